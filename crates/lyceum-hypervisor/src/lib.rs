@@ -1,0 +1,89 @@
+//! What the host agent needs of a hypervisor, and nothing about any particular
+//! one: [`Hypervisor`] starts and finds machines, [`Instance`] is one of them.
+//!
+//! `lyceum-qemu` implements it with real QEMU. [`sim`] implements it without any
+//! machine, for tests and the simulator; the agent above is the same program.
+//!
+//! Paths in this interface are absolute and resolved already: the agent turns
+//! the references of the protocol into paths on its mounts.
+
+pub mod sim;
+mod types;
+
+pub use types::*;
+
+use async_trait::async_trait;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Starts machines and finds those that outlived a restart of the agent.
+#[async_trait]
+pub trait Hypervisor: Send + Sync + 'static {
+    /// What this host offers; a release sealed on another platform is not forked.
+    fn platform(&self) -> lyceum_model::Platform;
+
+    /// Starts a machine and returns as soon as there is a process to own: its
+    /// progress is in [`Instance::watch`]. On an error nothing is left behind.
+    /// An existing machine in `request.run_dir` is an error: the caller ends it first.
+    async fn start(&self, request: StartRequest) -> Result<Arc<dyn Instance>, StartError>;
+
+    /// Takes over the machine whose run directory this is, after the agent was
+    /// restarted. `Ok(None)`: its process is gone; the directory may be removed.
+    async fn adopt(&self, run_dir: &Path) -> Result<Option<Arc<dyn Instance>>, HypervisorError>;
+}
+
+/// One machine. Dropping the last handle does **not** end it: machines outlive
+/// the agent.
+///
+/// ```text
+///   Starting ──► Running ──► (suspend) ──► Ended
+///      └──────────┴── (end, or the process ended by itself) ──► Ended
+/// ```
+#[async_trait]
+pub trait Instance: Send + Sync {
+    /// The state as it changes. The last value is [`InstanceState::Ended`].
+    fn watch(&self) -> watch::Receiver<InstanceState>;
+
+    /// Process id of the machine's process.
+    fn pid(&self) -> u32;
+
+    /// What was asked for at its start. After [`Hypervisor::adopt`] too.
+    fn request(&self) -> StartRequest;
+
+    /// Writes the delta (pages, device state, a copy-free reference to the
+    /// overlay, which is flushed) into `out`, which must not exist yet and
+    /// appears complete or not at all, then ends the machine. On an error the
+    /// machine goes on.
+    async fn suspend(&self, out: &Path) -> Result<DeltaSummary, HypervisorError>;
+
+    /// The same, but the machine goes on, standing still for the moment of the
+    /// copy only; the overlay's content at that moment is copied into `out` too.
+    async fn capture(&self, out: &Path) -> Result<DeltaSummary, HypervisorError>;
+
+    /// Seals a machine that was started with [`StartFrom::ColdForSeal`]: asks the
+    /// guest to make ready, stops it, saves RAM and device state into the files named there and
+    /// ends it. The disk is flushed and closed when this returns.
+    async fn seal(&self) -> Result<SealSummary, HypervisorError>;
+
+    /// Asks the guest to shut down (ACPI) and waits for at most `patience`, then ends
+    /// it in any case. Idempotent. `Duration::ZERO`: ends it at once. Returns when the process is gone
+    /// and its run directory is removed.
+    async fn end(&self, patience: std::time::Duration) -> Result<(), HypervisorError>;
+
+    /// A connection to the machine's RFB (VNC) server, before the handshake.
+    async fn vnc(&self) -> Result<Box<dyn Stream>, HypervisorError>;
+
+    /// Memory and CPU time right now.
+    async fn usage(&self) -> Result<Usage, HypervisorError>;
+
+    /// Puts text into the guest's clipboard.
+    async fn set_clipboard(&self, text: &str) -> Result<(), HypervisorError>;
+
+    /// Text of the guest's clipboard.
+    async fn clipboard(&self) -> Result<String, HypervisorError>;
+}
+
+/// A two-way stream of bytes.
+pub trait Stream: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
+impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Stream for T {}
