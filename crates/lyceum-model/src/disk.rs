@@ -6,6 +6,7 @@ use crate::{DeltaId, DraftId, OverlayId, ReleaseId};
 use serde::{Deserialize, Serialize};
 
 /// Where something is kept.
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Tier {
@@ -55,6 +56,7 @@ pub enum StoredRef {
 }
 
 /// What a desktop's flushed writes survive.
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Durability {
@@ -105,6 +107,7 @@ pub mod layout {
 }
 
 /// How much of a tier is used.
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TierUsage {
     /// Bytes the tier's file system holds.

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 /// How often a desktop has been given to a host. The store hands it out; an
 /// agent never acts on one older than the newest it has seen (invariant 2).
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]
@@ -43,6 +44,7 @@ impl std::fmt::Display for Generation {
 }
 
 /// What is kept of a desktop when its person is done with it.
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Persistence {

@@ -20,6 +20,7 @@
 use serde::{Deserialize, Serialize};
 
 /// What a person wants of a desktop; kept in the store.
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Desired {
@@ -34,6 +35,7 @@ pub enum Desired {
 }
 
 /// What a desktop is doing, as last heard.
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {

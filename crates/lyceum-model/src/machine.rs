@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// How many vCPUs and how much memory.
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MachineSize {
@@ -37,6 +38,7 @@ impl MachineSize {
 }
 
 /// What executes guest instructions.
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Accelerator {
@@ -50,6 +52,7 @@ pub enum Accelerator {
 
 /// All that both ends of a fork, resume or move must have in common besides the
 /// release's bytes. Compared whole: any difference means a cold boot.
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Platform {
     /// QEMU's version, for example `10.0.2`.
