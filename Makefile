@@ -1,0 +1,87 @@
+# Lyceum. `make help` lists what there is.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help run test build web setup tiny-image demo-image check fmt openapi completions screenshots bench clean
+
+# Node may have been fetched into .lyceum/node (scripts/setup); mke2fs lives in sbin.
+export PATH := $(CURDIR)/.lyceum/node/node_modules/.bin:$(PATH):/usr/sbin:/sbin
+
+STATE ?= .lyceum/state
+IMAGES := .lyceum/images
+STAMPS := .lyceum/stamps
+LYCEUM := target/release/lyceum
+# More for `lyceum up`, for example: make run ARGS='--page 0.0.0.0:8470'
+ARGS ?=
+
+WEB_SOURCES := $(shell find web -type d \( -name node_modules -o -name dist -o -name tests -o -name e2e \) -prune -o -type f -print 2>/dev/null)
+GUEST_SOURCES := $(shell find crates/lyceum-guest images -type f 2>/dev/null)
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+
+run: ## the whole classroom in the foreground; installs, builds and makes the demo image as needed
+	@scripts/setup
+	@$(MAKE) --no-print-directory build
+	@test -e $(IMAGES)/demo.qcow2 -o -e $(STATE)/demo-done || $(MAKE) --no-print-directory demo-image
+	@exec $(LYCEUM) up --state $(STATE) --image $(IMAGES)/demo.qcow2 $(ARGS)
+
+test: ## everything that is tested: units, simulated hosts, real QEMU guests, the page in a browser
+	@scripts/test
+
+build: web/dist/index.html ## target/release/lyceum with the page in it
+	@cargo build --release --package lyceum
+
+web: web/dist/index.html ## the page, web/dist
+
+setup: ## installs what is missing on this machine
+	@scripts/setup --test
+
+$(STAMPS)/npm: web/package.json web/package-lock.json
+	@echo "fetching what the page is built from"
+	@cd web && npm ci --no-audit --no-fund --loglevel=error
+	@mkdir -p $(STAMPS) && touch $@
+
+web/dist/index.html: $(STAMPS)/npm $(WEB_SOURCES)
+	@echo "building the page"
+	@cd web && npm run --silent build
+	@touch $@
+
+tiny-image: $(IMAGES)/tiny.qcow2 ## a kernel, busybox and the guest helper: the image of the tests
+demo-image: $(IMAGES)/demo.qcow2 ## a Debian desktop for a first programming lesson (some minutes)
+
+$(IMAGES)/%.qcow2: $(GUEST_SOURCES)
+	@mkdir -p $(IMAGES)
+	@images/build-$* $@
+
+check: web/dist/index.html ## what must hold before a commit besides the tests: format, lints, openapi.json in date
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo run --quiet --package lyceum -- openapi | diff -u openapi.json - || \
+	    { echo "openapi.json is out of date; run: make openapi" >&2; exit 1; }
+	cd web && npm run --silent check
+
+fmt: ## formats the Rust sources
+	cargo fmt --all
+
+openapi: ## writes openapi.json, and the page's types from it
+	cargo run --quiet --package lyceum -- openapi >openapi.json.new
+	mv openapi.json.new openapi.json
+	cd web && npm run --silent types
+
+screenshots: ## docs/pictures, from a classroom started for it
+	@scripts/setup --test
+	@$(MAKE) --no-print-directory build
+	@test -e $(IMAGES)/demo.qcow2 || $(MAKE) --no-print-directory demo-image
+	@scripts/with-classroom --program $(LYCEUM) --image $(IMAGES)/demo.qcow2 -- npm --prefix web run --silent screenshots
+
+bench: ## the numbers of docs/benchmarks.md, on the classroom that runs (make run, in another terminal)
+	@mkdir -p .lyceum/bench
+	$(LYCEUM) bench class-start --state $(STATE) --desktops 60 --cold 8 --json .lyceum/bench/class-start.json --html .lyceum/bench/class-start.html
+	$(LYCEUM) bench reset --state $(STATE) --json .lyceum/bench/reset.json --html .lyceum/bench/reset.html
+
+clean: ## removes what was built, but no image and no classroom
+	rm -rf web/dist web/node_modules $(STAMPS)
+	cargo clean
