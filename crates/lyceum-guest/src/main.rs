@@ -1,0 +1,286 @@
+//! `lyceum-guest`: the helper inside a golden image.
+//!
+//! A forked desktop wakes up in the middle of another machine's life. This program is already running then, and within
+//! milliseconds gives it a random seed, a clock, a name, SSH host keys and a network of its own. It is small, static and
+//! mostly one thread around one `epoll`, because what it does is done sixty times when a class begins.
+
+mod channel;
+mod desktop;
+mod files;
+mod identity;
+mod lease;
+mod netlink;
+mod network;
+mod protocol;
+mod sys;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use channel::{Channel, ChannelError};
+use desktop::Desktop;
+use identity::Machine;
+use network::{Answers, Network};
+use protocol::{Op, Request};
+
+const HELP: &str = "\
+lyceum-guest: gives a forked desktop its own identity and network
+
+Runs as root inside a golden image and talks to the host on the virtio-serial
+port org.lyceum.guest.0. As the script of udhcpc it passes leases on.
+
+  --ready-file FILE    the guest counts as usable once FILE exists
+  --session-user NAME  the clipboard is that of this user's X session
+  --display DISPLAY    its X display (:0)
+  --version, --help";
+
+const TOKEN_PORT: u64 = 0;
+const TOKEN_LINKS: u64 = 1;
+const TOKEN_LEASES: u64 = 2;
+const TOKEN_DONE: u64 = 3;
+
+/// How long the port may take to appear while the guest boots.
+const PORT_PATIENCE: Duration = Duration::from_secs(30);
+/// How often the boot is looked at, until the guest is ready. Never afterwards: an idle guest must not wake up.
+const BOOT_POLL: Duration = Duration::from_millis(200);
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1).peekable();
+    match args.peek().map(String::as_str) {
+        Some("--help" | "-h") => {
+            println!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        Some("--version") => {
+            println!("lyceum-guest {}", env!("CARGO_PKG_VERSION"));
+            return ExitCode::SUCCESS;
+        }
+        Some(action) => match lease::script(action) {
+            Some(Ok(())) => return ExitCode::SUCCESS,
+            Some(Err(error)) => return fail(&error.to_string()),
+            None => {}
+        },
+        None => {}
+    }
+    let run = Desktop::from_args(args).and_then(|desktop| Helper::start(desktop)?.run());
+    match run {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &str) -> ExitCode {
+    eprintln!("lyceum-guest: {error}");
+    ExitCode::FAILURE
+}
+
+/// Everything the main loop looks after.
+struct Helper {
+    epoll: sys::Epoll,
+    channel: Channel,
+    network: Network,
+    desktop: Arc<Desktop>,
+    /// Answers of work that may take long and has a thread of its own.
+    done: Receiver<(u64, Result<Value, String>)>,
+    worker: Worker,
+    ready: bool,
+    ready_told: bool,
+}
+
+/// What a thread needs to hand back its answer.
+#[derive(Clone)]
+struct Worker {
+    done: Sender<(u64, Result<Value, String>)>,
+    waker: Arc<sys::Waker>,
+}
+
+impl Helper {
+    fn start(desktop: Desktop) -> Result<Self, String> {
+        // World-readable files by default, whatever started this; private ones say so themselves.
+        sys::set_umask(0o022);
+        std::fs::create_dir_all("/run/lyceum")
+            .map_err(|error| format!("can't make /run/lyceum: {error}; run it as root"))?;
+        let channel = open_channel()?;
+        let network = Network::new()
+            .map_err(|error| format!("can't watch the network cards: {error}; run it as root"))?;
+        let (sender, done) = channel_of_answers();
+        let waiting = |error| format!("can't set up waiting for events: {error}");
+        let waker = Arc::new(sys::Waker::new().map_err(waiting)?);
+        let epoll = sys::Epoll::new().map_err(waiting)?;
+        channel.register(&epoll, TOKEN_PORT).map_err(waiting)?;
+        network
+            .register(&epoll, TOKEN_LINKS, TOKEN_LEASES)
+            .map_err(waiting)?;
+        epoll.add(&*waker, TOKEN_DONE).map_err(waiting)?;
+        let worker = Worker {
+            done: sender,
+            waker,
+        };
+        let desktop = Arc::new(desktop);
+        Ok(Self {
+            epoll,
+            channel,
+            network,
+            desktop,
+            done,
+            worker,
+            ready: false,
+            ready_told: false,
+        })
+    }
+
+    /// Works until the port is gone.
+    fn run(mut self) -> Result<(), String> {
+        loop {
+            self.look_at_boot().map_err(|error| error.to_string())?;
+            let boot = (!self.ready).then_some(BOOT_POLL);
+            let network = self
+                .network
+                .next_deadline()
+                .map(|d| d.saturating_duration_since(Instant::now()));
+            let timeout = [boot, network].into_iter().flatten().min();
+            let events = self
+                .epoll
+                .wait(timeout)
+                .map_err(|error| format!("can't wait for events: {error}"))?;
+            let mut answers = Answers::new();
+            for event in events {
+                match event.token {
+                    TOKEN_PORT => self.hear(event.hangup, &mut answers)?,
+                    TOKEN_LINKS => report(self.network.links_changed(&mut answers)),
+                    TOKEN_LEASES => report(self.network.leases_changed(&mut answers)),
+                    _ => {
+                        self.worker.waker.clear();
+                        answers.extend(self.done.try_iter());
+                    }
+                }
+            }
+            self.network.expire(&mut answers);
+            for (id, result) in answers {
+                self.channel
+                    .send(&protocol::answer(id, result))
+                    .map_err(|error| error.to_string())?;
+            }
+        }
+    }
+
+    /// Notices that the guest has become ready, and says so once.
+    fn look_at_boot(&mut self) -> Result<(), ChannelError> {
+        self.ready = self.ready || self.desktop.missing().is_none();
+        if self.ready && !self.ready_told && self.channel.host_listens() {
+            self.ready_told = true;
+            self.channel.send(&protocol::event("ready"))?;
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, hangup: bool, answers: &mut Answers) -> Result<(), String> {
+        let mut requests = Vec::new();
+        let heard = self
+            .channel
+            .ready(hangup, |line| requests.extend(Request::parse(line)));
+        heard.map_err(|error| error.to_string())?;
+        for request in requests {
+            self.handle(request, answers);
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, request: Request, answers: &mut Answers) {
+        let id = request.id;
+        let op = match request.op {
+            Ok(op) => op,
+            Err(error) => return answers.push((id, Err(error))),
+        };
+        let desktop = Arc::clone(&self.desktop);
+        match op {
+            Op::Ping => {
+                let mut pong = json!({ "version": env!("CARGO_PKG_VERSION"), "ready": self.ready });
+                if let Some(what) = desktop.missing().filter(|_| !self.ready) {
+                    pong["what"] = what.into();
+                }
+                answers.push((id, Ok(pong)));
+            }
+            // Quick, and what follows it must find it done.
+            Op::Identity(identity) => {
+                answers.push((
+                    id,
+                    Machine::this()
+                        .become_new(&identity)
+                        .map_err(|error| error.to_string()),
+                ));
+            }
+            Op::SetTime(unix_ms) => {
+                let set = sys::set_clock(unix_ms).map(|()| Value::Null);
+                answers.push((
+                    id,
+                    set.map_err(|error| format!("can't set the clock: {error}")),
+                ));
+            }
+            Op::Network { mac, timeout_ms } => {
+                self.network
+                    .request(id, mac, Duration::from_millis(timeout_ms), answers);
+            }
+            Op::PrepareSeal => {
+                self.worker.spawn(id, || {
+                    Machine::this()
+                        .prepare_seal()
+                        .map_err(|error| error.to_string())
+                });
+            }
+            Op::Sync => self.worker.spawn(id, || {
+                sys::sync_all();
+                Ok(Value::Null)
+            }),
+            Op::ClipboardSet(text) => self.worker.spawn(id, move || desktop.set_clipboard(&text)),
+            Op::ClipboardGet => self.worker.spawn(id, move || desktop.clipboard()),
+        }
+    }
+}
+
+impl Worker {
+    /// Does `work` in a thread of its own and hands its answer to the main loop.
+    fn spawn(&self, id: u64, work: impl FnOnce() -> Result<Value, String> + Send + 'static) {
+        let back = self.clone();
+        let thread = std::thread::Builder::new()
+            .stack_size(64 * 1024)
+            .spawn(move || {
+                let _ = back.done.send((id, work()));
+                back.waker.wake();
+            });
+        if let Err(error) = thread {
+            let _ = self
+                .done
+                .send((id, Err(format!("can't start a thread: {error}"))));
+            self.waker.wake();
+        }
+    }
+}
+
+fn channel_of_answers() -> (
+    Sender<(u64, Result<Value, String>)>,
+    Receiver<(u64, Result<Value, String>)>,
+) {
+    channel()
+}
+
+/// Opens the port, waiting while the kernel is still finding its devices.
+fn open_channel() -> Result<Channel, String> {
+    let deadline = Instant::now() + PORT_PATIENCE;
+    loop {
+        match Channel::open() {
+            Err(ChannelError::NoPort) if Instant::now() < deadline => std::thread::sleep(BOOT_POLL),
+            other => return other.map_err(|error| error.to_string()),
+        }
+    }
+}
+
+fn report(result: std::io::Result<()>) {
+    if let Err(error) = result {
+        eprintln!("lyceum-guest: can't read the kernel's news on network cards: {error}");
+    }
+}
