@@ -84,6 +84,9 @@ pub mod layout {
     /// The manifest of a release, inside its folder.
     pub const RELEASE_MANIFEST: &str = "manifest.json";
 
+    /// Copy of the desktop's overlay, inside the folder of a delta.
+    pub const DELTA_OVERLAY: &str = "overlay.qcow2";
+
     /// Fast tier: folder of a release.
     pub fn release(id: &ReleaseId) -> PathBuf {
         PathBuf::from("releases").join(id.as_str())
@@ -95,6 +98,10 @@ pub mod layout {
     /// Fast tier: disk of a draft.
     pub fn draft(id: &DraftId) -> PathBuf {
         PathBuf::from("drafts").join(format!("{id}.qcow2"))
+    }
+    /// Fast tier: ISO to install a draft from; the host agent opens it as a CD.
+    pub fn draft_iso(id: &DraftId) -> PathBuf {
+        PathBuf::from("drafts").join(format!("{id}.iso"))
     }
     /// Slow tier: overlay of a desktop.
     pub fn overlay(id: &OverlayId) -> PathBuf {
