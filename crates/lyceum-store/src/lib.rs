@@ -11,7 +11,10 @@
 
 pub mod agents;
 pub mod desktops;
+pub mod drafts;
+pub mod images;
 pub mod operations;
+pub mod releases;
 
 use sqlx::any::AnyPoolOptions;
 use sqlx::{Any, AnyPool, AssertSqlSafe, Executor};

@@ -67,6 +67,7 @@ CREATE TABLE images (
   created BIGINT NOT NULL
 );
 
+-- damage: which file is damaged and how, in words, while state is 'damaged'.
 CREATE TABLE releases (
   id TEXT PRIMARY KEY,
   image_id TEXT NOT NULL REFERENCES images(id),
@@ -77,6 +78,7 @@ CREATE TABLE releases (
   note TEXT NOT NULL,
   sealed_by TEXT NOT NULL,
   sealed_at BIGINT NOT NULL,
+  damage TEXT,
   UNIQUE (image_id, version)
 );
 
