@@ -1,0 +1,439 @@
+//! One simulated machine.
+
+use super::{Fault, SimConfig, SimEventKind, SimHypervisor, SimWorld, rfb};
+use crate::*;
+use lyceum_model::{MachineSize, Platform, ReleaseId, disk::layout};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// In the run directory, when machines outlive the process.
+const STATE_FILE: &str = "machine.json";
+/// In a delta.
+const DELTA_FILE: &str = "delta.json";
+
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    request: StartRequest,
+    usable: Option<Usable>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct DeltaFile {
+    release: Option<ReleaseId>,
+    size: MachineSize,
+    platform: Platform,
+}
+
+pub(super) struct Machine {
+    world: SimWorld,
+    pub(super) config: SimConfig,
+    platform: Platform,
+    pub(super) request: StartRequest,
+    state: watch::Sender<InstanceState>,
+    screen: watch::Sender<rfb::Screen>,
+    clipboard: Mutex<String>,
+    began: Instant,
+    /// One long operation at a time.
+    busy: tokio::sync::Mutex<()>,
+}
+
+fn io(what: &str, path: &Path, source: std::io::Error) -> HypervisorError {
+    HypervisorError::Io {
+        what: format!("{what} {}", path.display()),
+        source,
+    }
+}
+
+impl Machine {
+    pub(super) fn new(hypervisor: &SimHypervisor, request: StartRequest) -> Arc<Machine> {
+        Arc::new(Machine {
+            world: hypervisor.world.clone(),
+            config: hypervisor.config.clone(),
+            platform: hypervisor.platform.clone(),
+            state: watch::Sender::new(InstanceState::Starting {
+                step: "starting".into(),
+            }),
+            screen: watch::Sender::new(rfb::Screen::of(request.desktop.as_str())),
+            request,
+            clipboard: Mutex::new(String::new()),
+            began: Instant::now(),
+            busy: tokio::sync::Mutex::new(()),
+        })
+    }
+
+    /// The machine that another process left in this run directory.
+    pub(super) fn load(
+        hypervisor: &SimHypervisor,
+        run_dir: &Path,
+    ) -> Result<Option<Arc<Machine>>, HypervisorError> {
+        let path = run_dir.join(STATE_FILE);
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(io("can't read", &path, e)),
+        };
+        // Written whole or not at all; anything else was not a machine.
+        let Ok(kept) = serde_json::from_slice::<Kept>(&text) else {
+            return Ok(None);
+        };
+        let machine = Machine::new(hypervisor, kept.request);
+        if let Some(usable) = kept.usable {
+            machine
+                .state
+                .send_replace(InstanceState::Running { usable });
+        }
+        Ok(Some(machine))
+    }
+
+    pub(super) fn make_files(&self) -> Result<(), HypervisorError> {
+        let dir = &self.request.run_dir;
+        std::fs::create_dir_all(dir).map_err(|e| io("can't make", dir, e))?;
+        if let StartFrom::ColdForSeal { ram, .. } = &self.request.from {
+            std::fs::write(ram, b"ram of a simulated machine")
+                .map_err(|e| io("can't write", ram, e))?;
+        }
+        self.keep(None)
+    }
+
+    fn keep(&self, usable: Option<Usable>) -> Result<(), HypervisorError> {
+        if !self.config.persist {
+            return Ok(());
+        }
+        let path = self.request.run_dir.join(STATE_FILE);
+        let kept = Kept {
+            request: self.request.clone(),
+            usable,
+        };
+        let write = || {
+            let new = path.with_extension("new");
+            std::fs::write(&new, serde_json::to_vec(&kept)?)?;
+            std::fs::rename(&new, &path)
+        };
+        write().map_err(|e| io("can't write", &path, e))
+    }
+
+    /// Lets it become usable, in time and unless something goes wrong.
+    pub(super) fn come_up(self: Arc<Self>, fault: Option<Fault>) {
+        if fault == Some(Fault::NeverReady) {
+            self.state.send_if_modified(|state| match state {
+                InstanceState::Starting { step } => {
+                    *step = "waiting for the guest".into();
+                    true
+                }
+                _ => false,
+            });
+            return;
+        }
+        let ms = match self.request.from {
+            StartFrom::Cold | StartFrom::ColdForSeal { .. } => self.config.cold_ms,
+            _ => self.config.fork_ms,
+        };
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+            self.become_usable(fault != Some(Fault::NoHelper));
+            if let Some(Fault::EndsAfter(time)) = fault {
+                tokio::time::sleep(time).await;
+                self.process_gone("its process ended by itself", false);
+            }
+        });
+    }
+
+    fn become_usable(&self, guest_helper: bool) {
+        let nic = self.request.nic.as_ref();
+        let ms = self.began.elapsed().as_millis() as u64;
+        let usable = Usable {
+            address: nic.map(|nic| match &nic.link {
+                NicLink::User { address, .. } => format!("{address}/24"),
+            }),
+            identity_ms: self.request.identity.as_ref().map(|_| ms),
+            address_ms: nic.map(|_| ms),
+            picture_ms: ms,
+            ssh_host_key: self
+                .request
+                .identity
+                .as_ref()
+                .map(|i| format!("ssh-ed25519 simulated-{}", i.machine_id)),
+            guest_helper,
+        };
+        let came = self.state.send_if_modified(|state| match state {
+            InstanceState::Starting { .. } => {
+                *state = InstanceState::Running {
+                    usable: usable.clone(),
+                };
+                true
+            }
+            _ => false,
+        });
+        if came {
+            // A machine that can't be kept is lost at the next restart of the process only.
+            if let Err(e) = self.keep(Some(usable)) {
+                tracing::warn!("{e}");
+            }
+            self.world.record(&self.request, SimEventKind::Usable);
+        }
+    }
+
+    /// Its process is gone; the first reason counts.
+    pub(super) fn process_gone(&self, reason: &str, expected: bool) {
+        let ended = self.state.send_if_modified(|state| match state {
+            InstanceState::Ended { .. } => false,
+            _ => {
+                *state = InstanceState::Ended {
+                    reason: reason.into(),
+                    expected,
+                };
+                true
+            }
+        });
+        if ended {
+            // A run directory without this file is one without a machine.
+            let _ = std::fs::remove_file(self.request.run_dir.join(STATE_FILE));
+            self.world.leave(self);
+            self.world.record(&self.request, SimEventKind::Ended);
+        }
+    }
+
+    fn must_run(&self) -> Result<(), HypervisorError> {
+        match &*self.state.borrow() {
+            InstanceState::Running { .. } => Ok(()),
+            InstanceState::Starting { .. } => Err(HypervisorError::State(
+                "the desktop is not usable yet".into(),
+            )),
+            InstanceState::Ended { .. } => {
+                Err(HypervisorError::State("the machine has ended".into()))
+            }
+        }
+    }
+
+    /// Writes a delta as a folder that appears whole.
+    async fn save(&self, out: &Path, with_overlay: bool) -> Result<DeltaSummary, HypervisorError> {
+        let _busy = self.busy.lock().await;
+        self.must_run()?;
+        if let Some(Fault::Save(why)) = self.world.fault(&self.request.desktop) {
+            return Err(HypervisorError::State(why));
+        }
+        if out.exists() {
+            return Err(HypervisorError::State(format!(
+                "{} exists already",
+                out.display()
+            )));
+        }
+        let began = Instant::now();
+        tokio::time::sleep(Duration::from_millis(self.config.save_ms)).await;
+        self.must_run()?;
+        let release = match &self.request.from {
+            StartFrom::Fork { sealed }
+            | StartFrom::Resume { sealed, .. }
+            | StartFrom::HandOut { sealed, .. } => Some(sealed.release.clone()),
+            StartFrom::Cold | StartFrom::ColdForSeal { .. } => None,
+        };
+        let file = DeltaFile {
+            release,
+            size: self.request.size,
+            platform: self.platform.clone(),
+        };
+        let part = out.with_extension("part");
+        let write = || {
+            match std::fs::remove_dir_all(&part) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+            std::fs::create_dir_all(&part)?;
+            std::fs::write(part.join("pages"), b"pages")?;
+            std::fs::write(part.join(DELTA_FILE), serde_json::to_vec(&file)?)?;
+            if with_overlay {
+                let copy = part.join(layout::DELTA_OVERLAY);
+                std::fs::copy(&self.request.disk.top, copy)?;
+            }
+            std::fs::rename(&part, out)
+        };
+        write().map_err(|e| io("can't write the delta", out, e))?;
+        self.world.record(&self.request, SimEventKind::Saved);
+        let ms = began.elapsed().as_millis() as u64;
+        Ok(DeltaSummary {
+            memory_bytes: u64::from(self.request.size.memory_mib) * 1024 * 1024 / 50,
+            device_bytes: 100_000,
+            overlay_bytes: std::fs::metadata(&self.request.disk.top).map_or(0, |m| m.len()),
+            stand_still_ms: ms,
+            total_ms: ms,
+        })
+    }
+}
+
+/// What is wrong with a delta.
+pub(super) fn check_delta(
+    delta: &Path,
+    sealed: &SealedFiles,
+    size: MachineSize,
+    platform: &Platform,
+) -> Result<(), String> {
+    let text =
+        std::fs::read(delta.join(DELTA_FILE)).map_err(|e| format!("{}: {e}", delta.display()))?;
+    let file: DeltaFile =
+        serde_json::from_slice(&text).map_err(|e| format!("it is damaged: {e}"))?;
+    if file.release.as_ref() != Some(&sealed.release) {
+        return Err("it belongs to another release".into());
+    }
+    if file.size != size {
+        return Err("it is of a desktop of another size".into());
+    }
+    match file.platform.difference(platform) {
+        Some(difference) => Err(format!("it was saved on another platform: {difference}")),
+        None => Ok(()),
+    }
+}
+
+fn lock_path(top: &Path) -> PathBuf {
+    let mut name = top.as_os_str().to_owned();
+    name.push(".writer");
+    name.into()
+}
+
+/// Takes a disk among processes, as QEMU's image locks would. A file, because the
+/// simulated machine has no process of its own that could hold a lock.
+pub(super) fn lock_disk(top: &Path, run_dir: &Path) -> Result<(), HypervisorError> {
+    use std::io::Write;
+    let path = lock_path(top);
+    let create = || {
+        let mut file = std::fs::File::create_new(&path)?;
+        file.write_all(run_dir.as_os_str().as_encoded_bytes())
+    };
+    match create() {
+        Ok(()) => Ok(()),
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+            let by = std::fs::read_to_string(&path).unwrap_or_default();
+            // Left by a process that was killed between the two files.
+            if !Path::new(&by).join(STATE_FILE).exists() {
+                return std::fs::write(&path, run_dir.as_os_str().as_encoded_bytes())
+                    .map_err(|e| io("can't write", &path, e));
+            }
+            Err(HypervisorError::State(format!(
+                "{} is written by the machine in {by} already",
+                top.display()
+            )))
+        }
+        Err(e) => Err(io("can't write", &path, e)),
+    }
+}
+
+pub(super) fn unlock_disk(top: &Path) {
+    let _ = std::fs::remove_file(lock_path(top));
+}
+
+#[async_trait]
+impl Instance for Machine {
+    fn watch(&self) -> watch::Receiver<InstanceState> {
+        self.state.subscribe()
+    }
+
+    fn pid(&self) -> u32 {
+        std::process::id()
+    }
+
+    fn request(&self) -> StartRequest {
+        self.request.clone()
+    }
+
+    async fn suspend(&self, out: &Path) -> Result<DeltaSummary, HypervisorError> {
+        let summary = self.save(out, false).await?;
+        self.process_gone("suspended", true);
+        Ok(summary)
+    }
+
+    async fn capture(&self, out: &Path) -> Result<DeltaSummary, HypervisorError> {
+        self.save(out, true).await
+    }
+
+    async fn seal(&self) -> Result<SealSummary, HypervisorError> {
+        let _busy = self.busy.lock().await;
+        self.must_run()?;
+        let StartFrom::ColdForSeal { device_state, .. } = &self.request.from else {
+            return Err(HypervisorError::State(
+                "the machine was not started to be sealed".into(),
+            ));
+        };
+        if let Some(Fault::Save(why)) = self.world.fault(&self.request.desktop) {
+            return Err(HypervisorError::State(why));
+        }
+        tokio::time::sleep(Duration::from_millis(self.config.save_ms)).await;
+        self.must_run()?;
+        std::fs::write(device_state, b"device state of a simulated machine")
+            .map_err(|e| io("can't write", device_state, e))?;
+        let guest_helper = matches!(
+            &*self.state.borrow(),
+            InstanceState::Running { usable } if usable.guest_helper
+        );
+        self.world.record(&self.request, SimEventKind::Sealed);
+        self.process_gone("sealed", true);
+        Ok(SealSummary {
+            platform: self.platform.clone(),
+            size: self.request.size,
+            guest_helper,
+        })
+    }
+
+    async fn end(&self, _patience: Duration) -> Result<(), HypervisorError> {
+        let _busy = self.busy.lock().await;
+        self.process_gone("ended", true);
+        let dir = &self.request.run_dir;
+        match std::fs::remove_dir_all(dir) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(io("can't remove", dir, e)),
+            _ => Ok(()),
+        }
+    }
+
+    async fn vnc(&self) -> Result<Box<dyn Stream>, HypervisorError> {
+        if let InstanceState::Ended { .. } = &*self.state.borrow() {
+            return Err(HypervisorError::State("the machine has ended".into()));
+        }
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let (screen, mut state) = (self.screen.clone(), self.state.subscribe());
+        tokio::spawn(async move {
+            tokio::select! {
+                // A viewer that goes away is no error.
+                _ = rfb::serve(ours, screen) => {}
+                _ = state.wait_for(|s| matches!(s, InstanceState::Ended { .. })) => {}
+            }
+        });
+        Ok(Box::new(theirs))
+    }
+
+    async fn usage(&self) -> Result<Usage, HypervisorError> {
+        if let InstanceState::Ended { .. } = &*self.state.borrow() {
+            return Err(HypervisorError::State("the machine has ended".into()));
+        }
+        let nominal = u64::from(self.request.size.memory_mib) * 1024;
+        let pss_kib = match self.request.from {
+            StartFrom::Cold | StartFrom::ColdForSeal { .. } => nominal,
+            _ => nominal * self.config.fork_pss_percent / 100,
+        };
+        Ok(Usage {
+            pss_kib,
+            rss_kib: nominal,
+            cpu_ms: self.began.elapsed().as_millis() as u64 / 50,
+            read_bytes: 0,
+            written_bytes: 0,
+        })
+    }
+
+    async fn set_clipboard(&self, text: &str) -> Result<(), HypervisorError> {
+        self.must_run()?;
+        *self
+            .clipboard
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = text.to_owned();
+        Ok(())
+    }
+
+    async fn clipboard(&self) -> Result<String, HypervisorError> {
+        self.must_run()?;
+        Ok(self
+            .clipboard
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone())
+    }
+}
