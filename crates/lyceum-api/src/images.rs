@@ -73,6 +73,9 @@ pub struct Release {
     pub size: Option<MachineSize>,
     /// Why it can only be booted cold.
     pub cold_reason: Option<String>,
+    /// Which file is damaged and how, when `state` is `damaged`.
+    #[serde(default)]
+    pub damage: Option<String>,
     /// Size of the disk as the guest sees it.
     pub virtual_bytes: u64,
     /// Bytes on the fast tier.
