@@ -1,1 +1,104 @@
-fn main() {}
+//! The program `lyceum`: the classroom's parts, the supervisor that runs them all on one
+//! machine, and the command line that does what the page does.
+//!
+//! Every command but the parts themselves is a client of the public API; nothing here reads
+//! the store or talks to an agent.
+
+mod cli;
+mod client;
+mod commands;
+mod context;
+mod exit;
+mod format;
+mod place;
+mod resolve;
+mod table;
+
+use clap::{CommandFactory, Parser};
+use cli::{Cli, Command, Global};
+use client::{CallError, Client};
+use context::Context;
+use exit::Exit;
+use place::Place;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // One TLS implementation for every part of the process; a second call is harmless.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("lyceum: no threads can be started: {error}");
+            return ExitCode::from(exit::FAILED);
+        }
+    };
+    let json = cli.global.json;
+    match runtime.block_on(run(cli)) {
+        Ok(()) => ExitCode::from(exit::DONE),
+        Err(error) => ExitCode::from(tell(&error, json)),
+    }
+}
+
+/// Says what went wrong, once, and with what code to end.
+fn tell(error: &anyhow::Error, json: bool) -> u8 {
+    if let Some(exit) = error.downcast_ref::<Exit>() {
+        if !exit.message.is_empty() {
+            eprintln!("lyceum: {}", table::plain(&exit.message));
+        }
+        return exit.code;
+    }
+    if let Some(call) = error.downcast_ref::<CallError>() {
+        match call {
+            CallError::Refused { error, .. } if json => {
+                eprintln!("{}", serde_json::to_string(error).unwrap_or_default());
+            }
+            _ => eprintln!("lyceum: {}", table::plain(&call.to_string())),
+        }
+        return call.code();
+    }
+    eprintln!("lyceum: {}", table::plain(&format!("{error:#}")));
+    exit::FAILED
+}
+
+fn context(global: &Global) -> anyhow::Result<Context> {
+    let place = Place::find(global.url.as_deref(), global.state.as_deref())?;
+    Ok(Context {
+        client: Client::new(&place)?,
+        json: global.json,
+        no_wait: global.no_wait,
+    })
+}
+
+async fn run(cli: Cli) -> anyhow::Result<()> {
+    let global = &cli.global;
+    match cli.command {
+        Command::Status => commands::status::run(&context(global)?).await,
+        Command::Image(command) => commands::image::run(&context(global)?, command).await,
+        Command::Course(command) => commands::course::run(&context(global)?, command).await,
+        Command::Desktop(command) => commands::desktop::run(&context(global)?, command).await,
+        Command::User(command) => commands::user::run(&context(global)?, command).await,
+        Command::Hosts(command) => commands::host::run(&context(global)?, command).await,
+        Command::Operation(command) => commands::operation::run(&context(global)?, command).await,
+        Command::Audit(args) => commands::audit::run(&context(global)?, args).await,
+        Command::Settings(command) => commands::settings::run(&context(global)?, command).await,
+        Command::Session(command) => commands::session::run(&context(global)?, command).await,
+        Command::Login(args) => {
+            commands::login::login(&Place::find(global.url.as_deref(), None)?, args).await
+        }
+        Command::Logout => {
+            commands::login::logout(&Place::find(global.url.as_deref(), None)?).await
+        }
+        Command::Password => {
+            commands::login::password(&Place::find(global.url.as_deref(), None)?).await
+        }
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "lyceum", &mut script);
+            context::print(&String::from_utf8_lossy(&script))
+        }
+    }
+}

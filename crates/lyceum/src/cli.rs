@@ -1,0 +1,95 @@
+//! The command line.
+
+use crate::commands::{
+    audit, course, desktop, host, image, login, operation, session, settings, user,
+};
+use crate::exit;
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// A virtual computer classroom: golden images in, a whole class of desktops out.
+///
+/// On the controller's own machine the commands go through its local socket and need no
+/// sign-in. For a classroom on another machine give --url and sign in with `lyceum login`.
+#[derive(Debug, Parser)]
+#[command(name = "lyceum", version, after_help = exit::HELP, max_term_width = 100, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What all commands take
+    #[command(flatten)]
+    pub global: Global,
+    /// The command
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What all commands take.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Answer with JSON: the API's own objects
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Order, but don't wait until it is done
+    #[arg(long, global = true)]
+    pub no_wait: bool,
+    /// State directory of the classroom on this machine
+    #[arg(long, global = true, env = "LYCEUM_STATE", value_name = "DIR")]
+    pub state: Option<PathBuf>,
+    /// Address of a classroom on another machine
+    #[arg(long, global = true, env = "LYCEUM_URL", value_name = "URL")]
+    pub url: Option<String>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// The classroom at a glance
+    Status,
+    /// Golden images, drafts and releases
+    #[command(subcommand)]
+    Image(image::ImageCommand),
+    /// Courses, rosters, and orders about a whole class
+    #[command(subcommand)]
+    Course(course::CourseCommand),
+    /// Single desktops
+    #[command(subcommand)]
+    Desktop(desktop::DesktopCommand),
+    /// People
+    #[command(subcommand)]
+    User(user::UserCommand),
+    /// Machines that run desktops; join tokens
+    #[command(subcommand)]
+    Hosts(host::HostsCommand),
+    /// Work that takes time
+    #[command(subcommand)]
+    Operation(operation::OperationCommand),
+    /// Who did what to whom
+    Audit(audit::AuditArgs),
+    /// Settings of the whole classroom
+    #[command(subcommand)]
+    Settings(settings::SettingsCommand),
+    /// Where one is signed in
+    #[command(subcommand)]
+    Session(session::SessionCommand),
+    /// Sign in to a classroom on another machine
+    Login(login::LoginArgs),
+    /// End that session
+    Logout,
+    /// Change one's password there
+    Password,
+    /// Print a script that completes commands in a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,281 @@
+//! `lyceum desktop`: orders about single desktops.
+
+use crate::context::Context;
+use crate::exit::{self, Exit};
+use crate::format::{bytes, dash, duration, moment, short, word};
+use crate::resolve;
+use crate::table::{Table, plain};
+use clap::Subcommand;
+use lyceum_api::desktops::{Accepted, Desktop, DesktopCreate, DesktopHistory, StartOrder};
+
+/// Desktops. A desktop is named `Course/login`, or by its id or the end of it.
+#[derive(Debug, Subcommand)]
+pub enum DesktopCommand {
+    /// Every desktop, or those of a course
+    List {
+        /// Only this course
+        #[arg(long)]
+        course: Option<String>,
+        /// Only one's own
+        #[arg(long, conflicts_with = "course")]
+        mine: bool,
+    },
+    /// All that is known of one
+    Show {
+        /// Which
+        desktop: String,
+    },
+    /// Make sure that a person on the roster has one
+    Create {
+        /// Course
+        course: String,
+        /// Sign-in name
+        login: String,
+    },
+    /// Start or resume
+    Start {
+        /// Which
+        #[arg(required = true)]
+        desktops: Vec<String>,
+        /// Boot the own disk instead of forking or resuming; a saved memory is dropped
+        #[arg(long)]
+        cold: bool,
+    },
+    /// Stop; a throw-away desktop is as new afterwards
+    Stop {
+        /// Which
+        #[arg(required = true)]
+        desktops: Vec<String>,
+    },
+    /// Keep it as it is, with its windows, and end its machine
+    Suspend {
+        /// Which
+        #[arg(required = true)]
+        desktops: Vec<String>,
+    },
+    /// As new
+    Reset {
+        /// Which
+        #[arg(required = true)]
+        desktops: Vec<String>,
+    },
+    /// Delete with everything that belongs to it
+    Delete {
+        /// Which
+        #[arg(required = true)]
+        desktops: Vec<String>,
+    },
+    /// Where it was placed and why
+    History {
+        /// Which
+        desktop: String,
+    },
+    /// The page's address that opens its screen
+    Console {
+        /// Which
+        desktop: String,
+    },
+}
+
+/// Runs the command.
+pub async fn run(ctx: &Context, command: DesktopCommand) -> anyhow::Result<()> {
+    match command {
+        DesktopCommand::List { course, mine } => {
+            let path = match (course, mine) {
+                (Some(course), _) => format!(
+                    "desktops?course={}",
+                    resolve::course(&ctx.client, &course).await?.id
+                ),
+                (None, true) => "desktops".to_owned(),
+                (None, false) => "desktops?all=true".to_owned(),
+            };
+            let desktops: Vec<Desktop> = ctx.client.get(&path).await?;
+            ctx.show_table(&desktops, "no desktops", |d| table(d))
+        }
+        DesktopCommand::Show { desktop } => {
+            let desktop = resolve::desktop(&ctx.client, &desktop).await?;
+            ctx.show(&desktop, details)
+        }
+        DesktopCommand::Create { course, login } => {
+            let body = DesktopCreate {
+                course: resolve::course(&ctx.client, &course).await?.id,
+                user: resolve::user(&ctx.client, &login).await?.id,
+            };
+            let desktop: Desktop = ctx.client.post("desktops", &body).await?;
+            ctx.done(&desktop, &format!("desktop {}", desktop.id))
+        }
+        DesktopCommand::Start { desktops, cold } => {
+            order(ctx, &desktops, "start", &StartOrder { cold }).await
+        }
+        DesktopCommand::Stop { desktops } => {
+            order(ctx, &desktops, "stop", &serde_json::json!({})).await
+        }
+        DesktopCommand::Suspend { desktops } => {
+            order(ctx, &desktops, "suspend", &serde_json::json!({})).await
+        }
+        DesktopCommand::Reset { desktops } => {
+            order(ctx, &desktops, "reset", &serde_json::json!({})).await
+        }
+        DesktopCommand::Delete { desktops } => {
+            for text in &desktops {
+                let desktop = resolve::desktop(&ctx.client, text).await?;
+                let accepted: Accepted = ctx
+                    .client
+                    .delete(&format!("desktops/{}", desktop.id))
+                    .await?;
+                ctx.follow(&accepted.operation).await?;
+            }
+            Ok(())
+        }
+        DesktopCommand::History { desktop } => {
+            let desktop = resolve::desktop(&ctx.client, &desktop).await?;
+            let history: DesktopHistory = ctx
+                .client
+                .get(&format!("desktops/{}/history", desktop.id))
+                .await?;
+            ctx.show_table(&history, "it was never placed", |history| {
+                let mut table = Table::new(&["WHEN", "HOST", "WHY"]);
+                for p in &history.placements {
+                    table.row([
+                        moment(p.at),
+                        p.host
+                            .as_ref()
+                            .map_or_else(|| "refused".into(), ToString::to_string),
+                        p.reason.clone(),
+                    ]);
+                }
+                table
+            })
+        }
+        DesktopCommand::Console { desktop } => {
+            let desktop = resolve::desktop(&ctx.client, &desktop).await?;
+            let path = format!("/#/desktops/{}", desktop.id);
+            let base = super::status::page_address(ctx).await?;
+            let link = format!("{base}{path}");
+            ctx.show(&serde_json::json!({ "url": link }), |_| format!("{link}\n"))
+        }
+    }
+}
+
+/// Sends all orders first and waits then, so that the work goes on side by side.
+async fn order(
+    ctx: &Context,
+    desktops: &[String],
+    what: &str,
+    body: &impl serde::Serialize,
+) -> anyhow::Result<()> {
+    let mut targets = Vec::new();
+    for text in desktops {
+        targets.push(resolve::desktop(&ctx.client, text).await?);
+    }
+    let mut accepted = Vec::new();
+    for desktop in &targets {
+        let answer: Accepted = ctx
+            .client
+            .post(&format!("desktops/{}/{what}", desktop.id), body)
+            .await?;
+        accepted.push(answer.operation);
+    }
+    let mut failed = false;
+    for operation in &accepted {
+        // A failed one has been reported; the others are still waited for.
+        if let Err(error) = ctx.follow(operation).await {
+            match error.downcast_ref::<Exit>() {
+                Some(exit) if exit.code == exit::FAILED && exit.message.is_empty() => failed = true,
+                _ => return Err(error),
+            }
+        }
+    }
+    if failed {
+        Err(Exit::silent(exit::FAILED))
+    } else {
+        Ok(())
+    }
+}
+
+/// Desktops as a table.
+pub fn table(desktops: &[Desktop]) -> Table {
+    let mut table = Table::new(&[
+        "ID",
+        "COURSE",
+        "PERSON",
+        "STATE",
+        "BY",
+        ">USABLE AFTER",
+        "HOST",
+        "ADDRESS",
+        ">MEMORY",
+        ">CPU",
+        "NOTE",
+    ]);
+    for d in desktops {
+        let note = match (&d.notice, d.detail.as_str()) {
+            (Some(notice), _) => notice.clone(),
+            (None, detail) => detail.to_owned(),
+        };
+        table.row([
+            short(&d.id),
+            d.course_name.clone(),
+            d.user_name.clone(),
+            word(&d.phase),
+            dash(d.started_by.as_ref().map(|by| by.replace('_', " "))),
+            d.usable_ms.map_or_else(|| "-".into(), duration),
+            dash(d.host.as_ref()),
+            dash(d.address.as_ref()),
+            if d.pss_kib > 0 {
+                bytes(d.pss_kib * 1024)
+            } else {
+                "-".into()
+            },
+            if d.pss_kib > 0 {
+                format!("{:.0} %", d.cpu_percent)
+            } else {
+                "-".into()
+            },
+            note,
+        ]);
+    }
+    table
+}
+
+fn details(d: &Desktop) -> String {
+    let mut lines = vec![
+        ("id", d.id.to_string()),
+        ("course", d.course_name.clone()),
+        ("person", d.user_name.clone()),
+        (
+            "state",
+            format!("{} (wanted: {})", word(&d.phase), word(&d.desired)),
+        ),
+        ("since", moment(d.changed)),
+        ("size", super::size_text(d.size)),
+        ("kind", word(&d.persistence)),
+        ("host", dash(d.host.as_ref())),
+        ("address", dash(d.address.as_ref())),
+        ("started by", dash(d.started_by.as_ref())),
+        (
+            "usable after",
+            d.usable_ms.map_or_else(|| "-".into(), duration),
+        ),
+        ("memory used", bytes(d.pss_kib * 1024)),
+    ];
+    if let Some(reason) = &d.cold_reason {
+        lines.push(("booted cold", reason.clone()));
+    }
+    if let Some(n) = d.delta_bytes {
+        lines.push(("saved", bytes(n)));
+    }
+    if let Some(ms) = d.suspend_ms {
+        lines.push(("suspended in", duration(ms)));
+    }
+    if let Some(notice) = &d.notice {
+        lines.push(("notice", notice.clone()));
+    }
+    if !d.detail.is_empty() {
+        lines.push(("detail", d.detail.clone()));
+    }
+    lines
+        .iter()
+        .map(|(k, v)| format!("{k:<13} {}\n", plain(v)))
+        .collect()
+}

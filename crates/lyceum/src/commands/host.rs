@@ -1,0 +1,197 @@
+//! `lyceum hosts`: the machines that run desktops, and joining new ones.
+
+use crate::context::Context;
+use crate::exit::{self, Exit};
+use crate::format::{dash, mib, moment, word};
+use crate::resolve;
+use crate::table::{Table, plain};
+use clap::{Subcommand, ValueEnum};
+use lyceum_api::hosts::{AgentKind, Host, HostPatch, HostState, JoinToken, JoinTokenCreate};
+
+/// What joins.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum KindArg {
+    /// Runs desktops
+    Host,
+    /// Keeps images and disks
+    Storage,
+}
+
+/// Hosts.
+#[derive(Debug, Subcommand)]
+pub enum HostsCommand {
+    /// Every host with its load
+    List,
+    /// All that is known of one
+    Show {
+        /// Its name
+        host: String,
+    },
+    /// Let it take no new desktops
+    Drain {
+        /// Its name
+        host: String,
+    },
+    /// Let it take desktops again
+    Activate {
+        /// Its name
+        host: String,
+    },
+    /// Make a one-time token with which a machine joins
+    Token {
+        /// The name it gets
+        name: String,
+        /// What joins
+        #[arg(long, default_value = "host")]
+        kind: KindArg,
+    },
+}
+
+/// Runs the command.
+pub async fn run(ctx: &Context, command: HostsCommand) -> anyhow::Result<()> {
+    match command {
+        HostsCommand::List => {
+            let hosts: Vec<Host> = ctx.client.get("hosts").await?;
+            ctx.show_table(
+                &hosts,
+                "no host has joined yet; make a token: lyceum hosts token NAME",
+                |h| table(h),
+            )
+        }
+        HostsCommand::Show { host } => {
+            let host = find(ctx, &host).await?;
+            ctx.show(&host, details)
+        }
+        HostsCommand::Drain { host } => set(ctx, &host, HostState::Draining).await,
+        HostsCommand::Activate { host } => set(ctx, &host, HostState::Active).await,
+        HostsCommand::Token { name, kind } => {
+            let (kind, program) = match kind {
+                KindArg::Host => (AgentKind::Host, "host"),
+                KindArg::Storage => (AgentKind::Storage, "storage"),
+            };
+            let name = name
+                .parse()
+                .map_err(|e: lyceum_model::id::IdError| Exit::usage(e.to_string()))?;
+            let token: JoinToken = ctx
+                .client
+                .post("join-tokens", &JoinTokenCreate { kind, name })
+                .await?;
+            ctx.show(&token, |token| {
+                format!(
+                    "on the machine that joins, until {}:\n\n    lyceum {program} --join {}\n\n",
+                    moment(token.expires),
+                    token.token
+                )
+            })
+        }
+    }
+}
+
+async fn find(ctx: &Context, name: &str) -> anyhow::Result<Host> {
+    let hosts: Vec<Host> = ctx.client.get("hosts").await?;
+    resolve::pick("host", name, hosts, |h| h.id.as_str(), |h| h.id.as_str())
+}
+
+async fn set(ctx: &Context, name: &str, state: HostState) -> anyhow::Result<()> {
+    let host = find(ctx, name).await?;
+    let host: Host = ctx
+        .client
+        .patch(
+            &format!("hosts/{}", host.id),
+            &HostPatch { state: Some(state) },
+        )
+        .await
+        .map_err(|e| Exit::coded(exit::REFUSED, e.to_string()))?;
+    ctx.done(&host, &format!("{} is {}", host.id, word(&host.state)))
+}
+
+/// Hosts as a table.
+pub fn table(hosts: &[Host]) -> Table {
+    let mut table = Table::new(&[
+        "HOST",
+        "STATE",
+        "WITH",
+        ">DESKTOPS",
+        ">CPU",
+        ">USED",
+        ">NOMINAL",
+        ">ADMITS",
+        ">AVAILABLE",
+        "NOTE",
+    ]);
+    for h in hosts {
+        let note = match &h.refuses_because {
+            Some(why) => format!("takes no more: {why}"),
+            None => h.warnings.join("; "),
+        };
+        table.row([
+            h.id.to_string(),
+            if h.online {
+                word(&h.state)
+            } else {
+                "not heard".into()
+            },
+            dash(h.accelerator.as_ref().map(word)),
+            h.desktops.to_string(),
+            format!("{:.0} %", h.cpu_percent),
+            mib(h.desktops_pss_mib),
+            mib(h.nominal_mib),
+            mib(h.nominal_limit_mib),
+            mib(h.available_mib),
+            note,
+        ]);
+    }
+    table
+}
+
+fn details(h: &Host) -> String {
+    let mut lines = vec![
+        ("host", h.id.to_string()),
+        ("address", h.url.clone()),
+        (
+            "state",
+            if h.online {
+                word(&h.state)
+            } else {
+                "not heard".into()
+            },
+        ),
+        (
+            "last heard",
+            h.last_heard.map_or_else(|| "never".into(), moment),
+        ),
+        ("runs with", dash(h.accelerator.as_ref().map(word))),
+        ("QEMU", dash(h.qemu_version.as_ref())),
+        ("CPUs", h.cpus.to_string()),
+        ("memory", mib(h.memory_mib)),
+        ("available", mib(h.available_mib)),
+        ("desktops", h.desktops.to_string()),
+        (
+            "nominal",
+            format!(
+                "{} of at most {}",
+                mib(h.nominal_mib),
+                mib(h.nominal_limit_mib)
+            ),
+        ),
+        ("really used", mib(h.desktops_pss_mib)),
+        (
+            "CPU",
+            format!(
+                "{:.0} %, of it desktops {:.0} %",
+                h.cpu_percent, h.desktops_cpu_percent
+            ),
+        ),
+        ("pressure", format!("{:.1} %", h.memory_pressure)),
+    ];
+    if let Some(why) = &h.refuses_because {
+        lines.push(("takes none", why.clone()));
+    }
+    for warning in &h.warnings {
+        lines.push(("warning", warning.clone()));
+    }
+    lines
+        .iter()
+        .map(|(k, v)| format!("{k:<12} {}\n", plain(v)))
+        .collect()
+}
