@@ -1,7 +1,9 @@
 //! The virtio-serial port to the host.
 //!
 //! The port is there whether or not the host listens. When it does not, reads return nothing at once and writes would
-//! block: what was begun is dropped then, because the next host knows nothing of it.
+//! block. What was begun with one host is dropped when it goes, because the next one knows nothing of it: each has its
+//! own [`Session`] number. The next one's first bytes may well arrive before the news that there is somebody again, so
+//! requests that come in between belong to it already, and their answers wait.
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
@@ -39,6 +41,18 @@ pub enum ChannelError {
     },
 }
 
+/// Which host's connection something belongs to. Counts up.
+pub type Session = u64;
+
+/// Whom an answer is for: the connection and the request's number in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asker {
+    /// The connection.
+    pub session: Session,
+    /// The request's number.
+    pub id: u64,
+}
+
 /// The open port.
 #[derive(Debug)]
 pub struct Channel {
@@ -47,6 +61,7 @@ pub struct Channel {
     lines: Lines,
     unsent: VecDeque<u8>,
     host_listens: bool,
+    session: Session,
 }
 
 impl Channel {
@@ -74,6 +89,7 @@ impl Channel {
             lines: Lines::default(),
             unsent: VecDeque::new(),
             host_listens: true,
+            session: 0,
         })
     }
 
@@ -87,15 +103,14 @@ impl Channel {
         self.host_listens
     }
 
-    /// Reads what is there, calls `each` with every whole line, and sends what could not be sent before. `hangup`: the
-    /// event said that the host is away.
-    pub fn ready(&mut self, hangup: bool, each: impl FnMut(&[u8])) -> Result<(), ChannelError> {
-        self.host_listens = !hangup;
-        self.read_all(each)?;
-        self.flush()
+    /// The connection that a request read now belongs to.
+    pub fn session(&self) -> Session {
+        self.session
     }
 
-    fn read_all(&mut self, mut each: impl FnMut(&[u8])) -> Result<(), ChannelError> {
+    /// Reads what is there, calls `each` with every whole line and the session it belongs to, and sends what could not
+    /// be sent before.
+    pub fn ready(&mut self, mut each: impl FnMut(Session, &[u8])) -> Result<(), ChannelError> {
         let mut buffer = [0; 8 * 1024];
         loop {
             match sys::read(self.port.as_fd(), &mut buffer) {
@@ -103,23 +118,33 @@ impl Channel {
                     self.host_went();
                     return Ok(());
                 }
-                Ok(length) => self.lines.feed(&buffer[..length], &mut each),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Ok(length) => {
+                    let session = self.session;
+                    self.lines
+                        .feed(&buffer[..length], |line| each(session, line));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(self.error("read", error)),
             }
         }
+        // Nothing to read for now, as opposed to nobody there.
+        self.host_listens = true;
+        self.flush()
     }
 
     fn host_went(&mut self) {
-        self.host_listens = false;
-        self.lines.reset();
-        self.unsent.clear();
+        if self.host_listens {
+            self.host_listens = false;
+            self.session += 1;
+            self.lines.reset();
+            self.unsent.clear();
+        }
     }
 
-    /// Sends a line, now or when the host takes it. Without a host it is dropped.
-    pub fn send(&mut self, line: &[u8]) -> Result<(), ChannelError> {
-        if self.host_listens && self.unsent.len() + line.len() <= MAX_UNSENT {
+    /// Sends a line, now or when the host takes it. One for a host that has gone is dropped.
+    pub fn send(&mut self, session: Session, line: &[u8]) -> Result<(), ChannelError> {
+        if session == self.session && self.unsent.len() + line.len() <= MAX_UNSENT {
             self.unsent.extend(line);
         }
         self.flush()

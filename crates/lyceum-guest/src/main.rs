@@ -16,12 +16,12 @@ mod sys;
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use channel::{Channel, ChannelError};
+use channel::{Asker, Channel, ChannelError};
 use desktop::Desktop;
 use identity::Machine;
 use network::{Answers, Network};
@@ -78,6 +78,9 @@ fn fail(error: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// Whom it is for, and what came of it.
+type Answer = (Asker, Result<Value, String>);
+
 /// Everything the main loop looks after.
 struct Helper {
     epoll: sys::Epoll,
@@ -85,7 +88,7 @@ struct Helper {
     network: Network,
     desktop: Arc<Desktop>,
     /// Answers of work that may take long and has a thread of its own.
-    done: Receiver<(u64, Result<Value, String>)>,
+    done: Receiver<Answer>,
     worker: Worker,
     ready: bool,
     ready_told: bool,
@@ -94,7 +97,7 @@ struct Helper {
 /// What a thread needs to hand back its answer.
 #[derive(Clone)]
 struct Worker {
-    done: Sender<(u64, Result<Value, String>)>,
+    done: Sender<Answer>,
     waker: Arc<sys::Waker>,
 }
 
@@ -107,7 +110,7 @@ impl Helper {
         let channel = open_channel()?;
         let network = Network::new()
             .map_err(|error| format!("can't watch the network cards: {error}; run it as root"))?;
-        let (sender, done) = channel_of_answers();
+        let (sender, done) = mpsc::channel();
         let waiting = |error| format!("can't set up waiting for events: {error}");
         let waker = Arc::new(sys::Waker::new().map_err(waiting)?);
         let epoll = sys::Epoll::new().map_err(waiting)?;
@@ -148,9 +151,9 @@ impl Helper {
                 .wait(timeout)
                 .map_err(|error| format!("can't wait for events: {error}"))?;
             let mut answers = Answers::new();
-            for event in events {
-                match event.token {
-                    TOKEN_PORT => self.hear(event.hangup, &mut answers)?,
+            for token in events {
+                match token {
+                    TOKEN_PORT => self.hear(&mut answers)?,
                     TOKEN_LINKS => report(self.network.links_changed(&mut answers)),
                     TOKEN_LEASES => report(self.network.leases_changed(&mut answers)),
                     _ => {
@@ -160,9 +163,10 @@ impl Helper {
                 }
             }
             self.network.expire(&mut answers);
-            for (id, result) in answers {
+            for (asker, result) in answers {
+                let line = protocol::answer(asker.id, result);
                 self.channel
-                    .send(&protocol::answer(id, result))
+                    .send(asker.session, &line)
                     .map_err(|error| error.to_string())?;
             }
         }
@@ -173,28 +177,35 @@ impl Helper {
         self.ready = self.ready || self.desktop.missing().is_none();
         if self.ready && !self.ready_told && self.channel.host_listens() {
             self.ready_told = true;
-            self.channel.send(&protocol::event("ready"))?;
+            self.channel
+                .send(self.channel.session(), &protocol::event("ready"))?;
         }
         Ok(())
     }
 
-    fn hear(&mut self, hangup: bool, answers: &mut Answers) -> Result<(), String> {
+    fn hear(&mut self, answers: &mut Answers) -> Result<(), String> {
         let mut requests = Vec::new();
-        let heard = self
-            .channel
-            .ready(hangup, |line| requests.extend(Request::parse(line)));
+        let heard = self.channel.ready(|session, line| {
+            requests.extend(Request::parse(line).map(|request| (session, request)));
+        });
         heard.map_err(|error| error.to_string())?;
-        for request in requests {
-            self.handle(request, answers);
+        for (session, request) in requests {
+            self.handle(
+                Asker {
+                    session,
+                    id: request.id,
+                },
+                request.op,
+                answers,
+            );
         }
         Ok(())
     }
 
-    fn handle(&mut self, request: Request, answers: &mut Answers) {
-        let id = request.id;
-        let op = match request.op {
+    fn handle(&mut self, asker: Asker, op: Result<Op, String>, answers: &mut Answers) {
+        let op = match op {
             Ok(op) => op,
-            Err(error) => return answers.push((id, Err(error))),
+            Err(error) => return answers.push((asker, Err(error))),
         };
         let desktop = Arc::clone(&self.desktop);
         match op {
@@ -203,12 +214,12 @@ impl Helper {
                 if let Some(what) = desktop.missing().filter(|_| !self.ready) {
                     pong["what"] = what.into();
                 }
-                answers.push((id, Ok(pong)));
+                answers.push((asker, Ok(pong)));
             }
             // Quick, and what follows it must find it done.
             Op::Identity(identity) => {
                 answers.push((
-                    id,
+                    asker,
                     Machine::this()
                         .become_new(&identity)
                         .map_err(|error| error.to_string()),
@@ -217,55 +228,50 @@ impl Helper {
             Op::SetTime(unix_ms) => {
                 let set = sys::set_clock(unix_ms).map(|()| Value::Null);
                 answers.push((
-                    id,
+                    asker,
                     set.map_err(|error| format!("can't set the clock: {error}")),
                 ));
             }
             Op::Network { mac, timeout_ms } => {
                 self.network
-                    .request(id, mac, Duration::from_millis(timeout_ms), answers);
+                    .request(asker, mac, Duration::from_millis(timeout_ms), answers);
             }
             Op::PrepareSeal => {
-                self.worker.spawn(id, || {
+                self.worker.spawn(asker, || {
                     Machine::this()
                         .prepare_seal()
                         .map_err(|error| error.to_string())
                 });
             }
-            Op::Sync => self.worker.spawn(id, || {
+            Op::Sync => self.worker.spawn(asker, || {
                 sys::sync_all();
                 Ok(Value::Null)
             }),
-            Op::ClipboardSet(text) => self.worker.spawn(id, move || desktop.set_clipboard(&text)),
-            Op::ClipboardGet => self.worker.spawn(id, move || desktop.clipboard()),
+            Op::ClipboardSet(text) => self
+                .worker
+                .spawn(asker, move || desktop.set_clipboard(&text)),
+            Op::ClipboardGet => self.worker.spawn(asker, move || desktop.clipboard()),
         }
     }
 }
 
 impl Worker {
     /// Does `work` in a thread of its own and hands its answer to the main loop.
-    fn spawn(&self, id: u64, work: impl FnOnce() -> Result<Value, String> + Send + 'static) {
+    fn spawn(&self, asker: Asker, work: impl FnOnce() -> Result<Value, String> + Send + 'static) {
         let back = self.clone();
         let thread = std::thread::Builder::new()
             .stack_size(64 * 1024)
             .spawn(move || {
-                let _ = back.done.send((id, work()));
+                let _ = back.done.send((asker, work()));
                 back.waker.wake();
             });
         if let Err(error) = thread {
             let _ = self
                 .done
-                .send((id, Err(format!("can't start a thread: {error}"))));
+                .send((asker, Err(format!("can't start a thread: {error}"))));
             self.waker.wake();
         }
     }
-}
-
-fn channel_of_answers() -> (
-    Sender<(u64, Result<Value, String>)>,
-    Receiver<(u64, Result<Value, String>)>,
-) {
-    channel()
 }
 
 /// Opens the port, waiting while the kernel is still finding its devices.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::channel::Asker;
 use crate::files;
 use crate::lease::{self, Lease, LeaseEvent};
 use crate::netlink::{LinkEvent, LinkWatch, Netlink};
@@ -18,13 +19,13 @@ use crate::sys;
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
-/// Answers that are ready to be sent: the request's number and what came of it.
-pub type Answers = Vec<(u64, Result<Value, String>)>;
+/// Answers that are ready to be sent: to which request, and what came of it.
+pub type Answers = Vec<(Asker, Result<Value, String>)>;
 
 /// A request that waits for its card or its lease.
 #[derive(Debug)]
 struct Waiting {
-    id: u64,
+    asker: Asker,
     mac: Mac,
     since: Instant,
     deadline: Instant,
@@ -91,12 +92,12 @@ impl Network {
     }
 
     /// The host wants the card `mac` on the network.
-    pub fn request(&mut self, id: u64, mac: Mac, timeout: Duration, answers: &mut Answers) {
+    pub fn request(&mut self, asker: Asker, mac: Mac, timeout: Duration, answers: &mut Answers) {
         let now = Instant::now();
         // Far beyond any real wait, and safe to add to the clock.
         let deadline = now + timeout.min(Duration::from_secs(24 * 3600));
         self.waiting.push(Waiting {
-            id,
+            asker,
             mac,
             since: now,
             deadline,
@@ -182,7 +183,7 @@ impl Network {
                         link.name
                     ),
                 };
-                answers.push((waiting.id, Err(why)));
+                answers.push((waiting.asker, Err(why)));
             }
             open
         });
@@ -207,7 +208,7 @@ impl Network {
                 match start_client(netlink, index, &link.name) {
                     Ok(client) => link.client = Some(client),
                     Err(error) => {
-                        answers.push((waiting.id, Err(error)));
+                        answers.push((waiting.asker, Err(error)));
                         return false;
                     }
                 }
@@ -218,7 +219,7 @@ impl Network {
             let took = waiting.since.elapsed().as_millis() as u64;
             let address = format!("{}/{}", lease.address, lease.prefix);
             answers.push((
-                waiting.id,
+                waiting.asker,
                 Ok(json!({ "address": address, "took_ms": took })),
             ));
             false

@@ -19,15 +19,6 @@ fn check_len(result: libc::ssize_t) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
-/// One thing that happened: the token a descriptor was registered with, and whether its other side is gone.
-#[derive(Debug, Clone, Copy)]
-pub struct Event {
-    /// What [`Epoll::add`] was given.
-    pub token: u64,
-    /// The other side hung up (or the descriptor failed).
-    pub hangup: bool,
-}
-
 /// An epoll instance.
 ///
 /// Registrations are edge triggered: a virtio-serial port without a host reports a hang-up for as long as the host is
@@ -56,8 +47,9 @@ impl Epoll {
         Ok(())
     }
 
-    /// Waits for events, at most for `timeout` (`None`: without end). An empty list means time is up or a signal came.
-    pub fn wait(&self, timeout: Option<Duration>) -> io::Result<Vec<Event>> {
+    /// Waits for events, at most for `timeout` (`None`: without end), and returns the tokens of the descriptors that have
+    /// any. An empty list means time is up or a signal came.
+    pub fn wait(&self, timeout: Option<Duration>) -> io::Result<Vec<u64>> {
         const AT_ONCE: usize = 16;
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; AT_ONCE];
         // Rounded up, so that a wait never ends just before its deadline and spins.
@@ -78,14 +70,7 @@ impl Epoll {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
             Err(error) => return Err(error),
         };
-        let gone = (libc::EPOLLHUP | libc::EPOLLERR) as u32;
-        Ok(events[..count]
-            .iter()
-            .map(|e| Event {
-                token: e.u64,
-                hangup: e.events & gone != 0,
-            })
-            .collect())
+        Ok(events[..count].iter().map(|event| event.u64).collect())
     }
 }
 
