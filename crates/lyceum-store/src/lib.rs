@@ -10,11 +10,17 @@
 //!   turns into a write half-way through a transaction would fail under load.
 
 pub mod agents;
+pub mod audit;
+pub mod courses;
 pub mod desktops;
 pub mod drafts;
 pub mod images;
+pub mod one_time;
 pub mod operations;
 pub mod releases;
+pub mod sessions;
+pub mod settings;
+pub mod users;
 
 use sqlx::any::AnyPoolOptions;
 use sqlx::{Any, AnyPool, AssertSqlSafe, Executor};
@@ -153,6 +159,11 @@ impl Store {
                 .await?;
         }
         tx.commit().await
+    }
+
+    /// Whether other processes may change it too, which [`changes`](Self::changes) does not tell of.
+    pub fn is_shared(&self) -> bool {
+        !self.sqlite
     }
 
     /// For reading.

@@ -1,6 +1,8 @@
 -- One text for SQLite and PostgreSQL: TEXT, BIGINT, SMALLINT (0 or 1), DOUBLE PRECISION.
 -- Times are milliseconds since 1970 UTC. Statements end with a semicolon at the end of a line.
 
+-- source: who checks the password: 'local', later a directory. deleting: the account is
+-- closed, the row goes when the last desktop is gone.
 CREATE TABLE users (
   id TEXT PRIMARY KEY,
   login TEXT NOT NULL UNIQUE,
@@ -9,6 +11,7 @@ CREATE TABLE users (
   password_hash TEXT,
   source TEXT NOT NULL,
   disabled SMALLINT NOT NULL,
+  deleting SMALLINT NOT NULL,
   created BIGINT NOT NULL
 );
 
@@ -25,7 +28,8 @@ CREATE TABLE sessions (
 );
 CREATE INDEX sessions_user ON sessions(user_id);
 
--- One-time sign-in links and join tokens. used: when, or NULL.
+-- One-time sign-in links and join tokens. purpose: 'sign_in' (subject: user id) or 'join'
+-- (subject: KIND/NAME). used: when, or NULL.
 CREATE TABLE one_time (
   secret_hash TEXT PRIMARY KEY,
   purpose TEXT NOT NULL,
@@ -100,6 +104,8 @@ CREATE TABLE drafts (
   created BIGINT NOT NULL
 );
 
+-- release_id: a pinned release; NULL: the image's newest offered one. vcpus, memory_mib: NULL: as
+-- the release was sealed. deleting: nobody sees it any more, the row goes with its last desktop.
 CREATE TABLE courses (
   id TEXT PRIMARY KEY,
   name TEXT NOT NULL,
@@ -109,6 +115,7 @@ CREATE TABLE courses (
   memory_mib BIGINT,
   persistence TEXT NOT NULL,
   outside SMALLINT NOT NULL,
+  deleting SMALLINT NOT NULL,
   created BIGINT NOT NULL
 );
 
