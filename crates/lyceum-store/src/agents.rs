@@ -67,6 +67,16 @@ pub async fn get(store: &Store, id: &HostId) -> Result<Option<Agent>> {
         .transpose()
 }
 
+/// One, inside a transaction.
+pub async fn get_tx(tx: &mut Tx, id: &HostId) -> Result<Option<Agent>> {
+    sqlx::query("SELECT * FROM agents WHERE id = $1")
+        .bind(id.as_str())
+        .fetch_optional(tx.connection())
+        .await?
+        .map(|row| agent(&row))
+        .transpose()
+}
+
 /// An agent joined, or joined again with another address.
 pub async fn join(tx: &mut Tx, id: &HostId, kind: &str, url: &str, now: UnixMillis) -> Result<()> {
     sqlx::query(

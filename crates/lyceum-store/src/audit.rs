@@ -30,7 +30,9 @@ fn next_id(now: UnixMillis) -> i64 {
     static LAST: AtomicI64 = AtomicI64::new(0);
     let wish = now.saturating_mul(1000);
     let last = LAST
-        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(wish.max(last + 1)))
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| {
+            Some(wish.max(last + 1))
+        })
         .unwrap_or(0);
     wish.max(last + 1)
 }

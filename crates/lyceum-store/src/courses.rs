@@ -210,6 +210,17 @@ pub async fn put(tx: &mut Tx, c: &Course) -> Result<()> {
     Ok(())
 }
 
+/// Whether any course or account waits for its last desktop to go.
+pub async fn any_deleting(store: &Store) -> Result<bool> {
+    let (count,): (i64,) = sqlx::query_as(
+        "SELECT (SELECT COUNT(*) FROM courses WHERE deleting = 1)
+              + (SELECT COUNT(*) FROM users WHERE deleting = 1)",
+    )
+    .fetch_one(store.pool())
+    .await?;
+    Ok(count > 0)
+}
+
 /// Deletes the rows of courses that are being deleted and have no desktop left. Answers how many.
 pub async fn reap(tx: &mut Tx) -> Result<u64> {
     let gone = sqlx::query(

@@ -428,3 +428,158 @@ pub async fn placements(store: &Store, id: &DesktopId) -> Result<Vec<Placement>>
         })
         .collect()
 }
+
+/// What a course says about the start of its desktops.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CourseForStart {
+    /// Title.
+    pub name: String,
+    /// The release of the next start with its manifest's JSON: the pinned one, or the newest offered one.
+    pub release: Option<(ReleaseId, String)>,
+    /// Size, when the course sets one.
+    pub size: Option<MachineSize>,
+    /// What is kept.
+    pub persistence: Persistence,
+    /// Whether desktops reach the outside.
+    pub outside: bool,
+}
+
+/// See [`CourseForStart`]. A damaged release is never given.
+pub async fn course_for_start(store: &Store, id: &CourseId) -> Result<Option<CourseForStart>> {
+    let Some(row) = sqlx::query("SELECT * FROM courses WHERE id = $1")
+        .bind(id.as_str())
+        .fetch_optional(store.pool())
+        .await?
+    else {
+        return Ok(None);
+    };
+    let pinned: Option<String> = row.try_get("release_id")?;
+    let image: String = row.try_get("image_id")?;
+    let release = match pinned {
+        Some(release) => {
+            sqlx::query("SELECT id, manifest FROM releases WHERE id = $1 AND state <> 'damaged'")
+                .bind(release)
+        }
+        None => sqlx::query(
+            "SELECT id, manifest FROM releases WHERE image_id = $1 AND state = 'offered'
+             ORDER BY version DESC LIMIT 1",
+        )
+        .bind(image),
+    }
+    .fetch_optional(store.pool())
+    .await?
+    .map(|r| -> Result<_> {
+        Ok((
+            parse("releases.id", &r.try_get::<String, _>("id")?)?,
+            r.try_get("manifest")?,
+        ))
+    })
+    .transpose()?;
+    let (vcpus, memory): (Option<i64>, Option<i64>) =
+        (row.try_get("vcpus")?, row.try_get("memory_mib")?);
+    Ok(Some(CourseForStart {
+        name: row.try_get("name")?,
+        release,
+        size: vcpus.zip(memory).map(|(v, m)| MachineSize {
+            vcpus: v as u16,
+            memory_mib: m as u32,
+        }),
+        persistence: parse(
+            "courses.persistence",
+            &row.try_get::<String, _>("persistence")?,
+        )?,
+        outside: crate::flag(&row, "outside")?,
+    }))
+}
+
+/// Whether a draft has an installation ISO in its drive.
+pub async fn draft_has_iso(store: &Store, draft: &DraftId) -> Result<bool> {
+    let row = sqlx::query("SELECT iso FROM drafts WHERE id = $1")
+        .bind(draft.as_str())
+        .fetch_optional(store.pool())
+        .await?;
+    row.map_or(Ok(false), |row| crate::flag(&row, "iso"))
+}
+
+/// The names that belong to a desktop: its person's and its course's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Names {
+    /// The person's name.
+    pub user: String,
+    /// The course's title.
+    pub course: String,
+}
+
+/// Which desktops [`names`] is about.
+#[derive(Debug, Clone, Copy)]
+pub enum Filter<'a> {
+    /// All.
+    All,
+    /// One.
+    One(&'a DesktopId),
+    /// A person's.
+    User(&'a UserId),
+    /// A course's.
+    Course(&'a CourseId),
+}
+
+/// Names by desktop; drafts have none.
+pub async fn names(
+    store: &Store,
+    filter: Filter<'_>,
+) -> Result<std::collections::HashMap<DesktopId, Names>> {
+    const ALL: &str = "SELECT d.id AS id, u.name AS user_name, c.name AS course_name FROM desktops d
+        JOIN users u ON u.id = d.user_id JOIN courses c ON c.id = d.course_id WHERE d.kind = 'course'";
+    let sql = match filter {
+        Filter::All => ALL.to_owned(),
+        Filter::One(_) => format!("{ALL} AND d.id = $1"),
+        Filter::User(_) => format!("{ALL} AND d.user_id = $1"),
+        Filter::Course(_) => format!("{ALL} AND d.course_id = $1"),
+    };
+    let query = sqlx::query(sqlx::AssertSqlSafe(sql));
+    let query = match filter {
+        Filter::All => query,
+        Filter::One(id) => query.bind(id.as_str().to_owned()),
+        Filter::User(id) => query.bind(id.as_str().to_owned()),
+        Filter::Course(id) => query.bind(id.as_str().to_owned()),
+    };
+    query
+        .fetch_all(store.pool())
+        .await?
+        .iter()
+        .map(|row| {
+            Ok((
+                parse("desktops.id", &row.try_get::<String, _>("id")?)?,
+                Names {
+                    user: row.try_get("user_name")?,
+                    course: row.try_get("course_name")?,
+                },
+            ))
+        })
+        .collect()
+}
+
+/// Everybody on a course's roster with this role: id, sign-in name, name.
+pub async fn roster(
+    store: &Store,
+    course: &CourseId,
+    role: &str,
+) -> Result<Vec<(UserId, String, String)>> {
+    sqlx::query(
+        "SELECT u.id AS id, u.login AS login, u.name AS name FROM members m JOIN users u ON u.id = m.user_id
+         WHERE m.course_id = $1 AND m.role = $2 ORDER BY u.login",
+    )
+    .bind(course.as_str())
+    .bind(role)
+    .fetch_all(store.pool())
+    .await?
+    .iter()
+    .map(|row| {
+        Ok((
+            parse("users.id", &row.try_get::<String, _>("id")?)?,
+            row.try_get("login")?,
+            row.try_get("name")?,
+        ))
+    })
+    .collect()
+}

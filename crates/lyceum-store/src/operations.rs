@@ -202,3 +202,48 @@ pub async fn end(
     tx.touch("operation", id);
     Ok(done.rows_affected() > 0)
 }
+
+/// How many of its items are pending, failed, done.
+pub async fn counts(tx: &mut Tx, id: &OperationId) -> Result<(i64, i64, i64)> {
+    let rows = sqlx::query(
+        "SELECT state, COUNT(*) AS n FROM operation_items WHERE operation_id = $1 GROUP BY state",
+    )
+    .bind(id.as_str())
+    .fetch_all(tx.connection())
+    .await?;
+    let mut out = (0, 0, 0);
+    for row in rows {
+        let n: i64 = row.try_get("n")?;
+        match row.try_get::<String, _>("state")?.as_str() {
+            "pending" => out.0 = n,
+            "failed" => out.1 = n,
+            "done" => out.2 = n,
+            _ => {}
+        }
+    }
+    Ok(out)
+}
+
+/// Sets the state of every item that is still pending.
+pub async fn settle_all(tx: &mut Tx, id: &OperationId, state: &str, message: &str) -> Result<()> {
+    sqlx::query(
+        "UPDATE operation_items SET state = $2, message = $3 WHERE operation_id = $1 AND state = 'pending'",
+    )
+    .bind(id.as_str())
+    .bind(state)
+    .bind(message)
+    .execute(tx.connection())
+    .await?;
+    tx.touch("operation", id);
+    Ok(())
+}
+
+/// One, inside a transaction.
+pub async fn get_tx(tx: &mut Tx, id: &OperationId) -> Result<Option<Operation>> {
+    sqlx::query("SELECT * FROM operations WHERE id = $1")
+        .bind(id.as_str())
+        .fetch_optional(tx.connection())
+        .await?
+        .map(|row| operation(&row))
+        .transpose()
+}

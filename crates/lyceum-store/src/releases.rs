@@ -280,10 +280,14 @@ async fn users_on(db: &mut AnyConnection) -> Result<Vec<(ReleaseId, User)>> {
             (None, None) => {}
         }
     }
+    // A desktop of which nothing is left takes what its course says at its next start.
     let desktops = sqlx::query(
         "SELECT d.id, d.release_id, u.login, c.name FROM desktops d
          LEFT JOIN users u ON u.id = d.user_id LEFT JOIN courses c ON c.id = d.course_id
-         WHERE d.release_id IS NOT NULL ORDER BY c.name, u.login, d.id",
+         WHERE d.release_id IS NOT NULL AND (d.host_id IS NOT NULL OR d.overlay_id IS NOT NULL
+           OR d.delta_id IS NOT NULL OR d.saving_delta IS NOT NULL OR d.hand_out_delta IS NOT NULL
+           OR d.desired IN ('running', 'suspended'))
+         ORDER BY c.name, u.login, d.id",
     )
     .fetch_all(&mut *db)
     .await?;

@@ -136,3 +136,28 @@ pub async fn delete_idle(tx: &mut Tx, before: UnixMillis) -> Result<u64> {
         .await?;
     Ok(done.rows_affected())
 }
+
+/// Whether it goes on.
+pub async fn exists(tx: &mut Tx, id: &SessionId) -> Result<bool> {
+    let row = sqlx::query("SELECT id FROM sessions WHERE id = $1")
+        .bind(id.as_str())
+        .fetch_optional(tx.connection())
+        .await?;
+    Ok(row.is_some())
+}
+
+/// Ends all of a person but the `keep` last used.
+pub async fn keep_newest(tx: &mut Tx, user: &UserId, keep: usize) -> Result<()> {
+    let done = sqlx::query(
+        "DELETE FROM sessions WHERE user_id = $1 AND id NOT IN
+           (SELECT id FROM sessions WHERE user_id = $1 ORDER BY last_seen DESC, id DESC LIMIT $2)",
+    )
+    .bind(user.as_str())
+    .bind(keep as i64)
+    .execute(tx.connection())
+    .await?;
+    if done.rows_affected() > 0 {
+        tx.touch("user", user);
+    }
+    Ok(())
+}

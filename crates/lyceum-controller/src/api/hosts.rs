@@ -1,0 +1,132 @@
+//! Hosts and the file server.
+
+use crate::app::App;
+use crate::audit;
+use crate::auth::Actor;
+use crate::error::{ApiFailure, Json, Path};
+use crate::orders::cluster::SILENT_AFTER_MS;
+use axum::extract::State;
+use lyceum_api::ApiError;
+use lyceum_api::hosts::{Host, HostPatch, HostState, Storage};
+use lyceum_model::HostId;
+use lyceum_proto::host::HostFacts;
+use lyceum_proto::storage::StorageFacts;
+use lyceum_store::agents::Agent;
+use lyceum_store::desktops::Desktop;
+use lyceum_store::{agents, desktops};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+/// The routes of this file.
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(patch)).routes(routes!(storage))
+}
+
+fn shown(app: &App, agent: Agent, all: &[Desktop], overcommit: f64) -> Host {
+    let now = app.now();
+    let facts: Option<HostFacts> = agent.facts.as_deref().and_then(|t| serde_json::from_str(t).ok());
+    let online = agent.heard.is_some_and(|at| now - at <= SILENT_AFTER_MS);
+    let load = app
+        .live
+        .host(&agent.id)
+        .map(|o| o.load)
+        .or_else(|| facts.as_ref().map(|f| f.load.clone()));
+    let mine: Vec<&Desktop> = all.iter().filter(|d| d.host.as_ref() == Some(&agent.id)).collect();
+    let memory_mib = load.as_ref().map_or(0, |l| l.memory_mib);
+    Host {
+        url: agent.url,
+        state: if agent.state == "draining" { HostState::Draining } else { HostState::Active },
+        online,
+        last_heard: agent.heard,
+        warnings: facts.as_ref().map(|f| f.warnings.clone()).unwrap_or_default(),
+        accelerator: facts.as_ref().map(|f| f.platform.accelerator),
+        qemu_version: facts.as_ref().map(|f| f.platform.qemu_version.clone()),
+        cpus: facts.as_ref().map_or(0, |f| f.cpus),
+        memory_mib,
+        nominal_mib: mine.iter().map(|d| u64::from(d.size.memory_mib)).sum(),
+        nominal_limit_mib: (memory_mib as f64 * overcommit) as u64,
+        desktops_pss_mib: load.as_ref().map_or(0, |l| l.desktops_pss_mib),
+        available_mib: load.as_ref().map_or(0, |l| l.available_mib),
+        cpu_percent: load.as_ref().map_or(0.0, |l| l.cpu_percent),
+        desktops_cpu_percent: load.as_ref().map_or(0.0, |l| l.desktops_cpu_percent),
+        memory_pressure: load.as_ref().map_or(0.0, |l| l.memory_pressure),
+        desktops: mine.len() as u32,
+        refuses_because: load.and_then(|l| l.refuses_because),
+        recent: app.live.recent(&agent.id),
+        id: agent.id,
+    }
+}
+
+/// All hosts.
+#[utoipa::path(get, path = "/hosts", tag = "hosts",
+    responses((status = 200, body = Vec<Host>), (status = "default", body = ApiError)))]
+async fn list(State(app): State<App>, actor: Actor) -> Result<Json<Vec<Host>>, ApiFailure> {
+    actor.require_teacher()?;
+    let settings = app.settings().await?;
+    let all = desktops::all(&app.store).await?;
+    let hosts = agents::list(&app.store, "host").await?;
+    Ok(Json(hosts.into_iter().map(|a| shown(&app, a, &all, settings.overcommit)).collect()))
+}
+
+/// Drains a host, or lets it take desktops again.
+#[utoipa::path(patch, path = "/hosts/{id}", tag = "hosts", params(("id" = HostId, Path)), request_body = HostPatch,
+    responses((status = 200, body = Host), (status = "default", body = ApiError)))]
+async fn patch(
+    State(app): State<App>,
+    actor: Actor,
+    Path(id): Path<HostId>,
+    Json(body): Json<HostPatch>,
+) -> Result<Json<Host>, ApiFailure> {
+    actor.require_admin()?;
+    let find = async || -> Result<Agent, ApiFailure> {
+        agents::get(&app.store, &id)
+            .await?
+            .filter(|a| a.kind == "host")
+            .ok_or_else(|| ApiFailure::not_found("host"))
+    };
+    find().await?;
+    if let Some(state) = body.state {
+        let word = match state {
+            HostState::Active => "active",
+            HostState::Draining => "draining",
+        };
+        let mut tx = app.store.begin_write().await?;
+        agents::set_state(&mut tx, &id, word).await?;
+        audit::write(&mut tx, &actor, "host.state", &format!("host/{id}"), word).await?;
+        tx.commit().await?;
+    }
+    let settings = app.settings().await?;
+    let all = desktops::all(&app.store).await?;
+    Ok(Json(shown(&app, find().await?, &all, settings.overcommit)))
+}
+
+/// The file server.
+#[utoipa::path(get, path = "/storage", tag = "hosts",
+    responses((status = 200, body = Storage), (status = "default", body = ApiError)))]
+async fn storage(State(app): State<App>, actor: Actor) -> Result<Json<Storage>, ApiFailure> {
+    actor.require_teacher()?;
+    let now = app.now();
+    let agent = agents::list(&app.store, "storage").await?.into_iter().min_by_key(|a| a.joined);
+    let online =
+        agent.as_ref().and_then(|a| a.heard).is_some_and(|at| now - at <= SILENT_AFTER_MS);
+    let facts: Option<StorageFacts> =
+        agent.and_then(|a| a.facts).and_then(|text| serde_json::from_str(&text).ok());
+    let mut warnings = Vec::new();
+    if let Some(facts) = &facts {
+        if facts.same_device {
+            warnings.push("both tiers are on one disk: fine to try it, but what desktops write then slows down what all of them read".to_owned());
+        }
+        for (name, tier) in [("fast", &facts.fast), ("slow", &facts.slow)] {
+            if tier.free_bytes < tier.total_bytes / 10 {
+                warnings.push(format!("the {name} tier is almost full: delete releases or desktops that nobody needs"));
+            }
+        }
+    }
+    Ok(Json(Storage {
+        online,
+        driver: facts.as_ref().map(|f| f.driver.clone()).unwrap_or_default(),
+        fast: facts.as_ref().map(|f| f.fast),
+        slow: facts.as_ref().map(|f| f.slow),
+        same_device: facts.as_ref().is_some_and(|f| f.same_device),
+        warnings,
+    }))
+}

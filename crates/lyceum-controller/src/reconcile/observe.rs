@@ -1,0 +1,162 @@
+//! What a host's words mean for a desktop's row: pure functions.
+
+use lyceum_model::{HostId, Phase, UnixMillis};
+use lyceum_proto::host::ObservedDesktop;
+use lyceum_store::desktops::Desktop;
+
+/// What is to be done about a desktop that a host reports.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Heard {
+    /// Nothing new.
+    Same,
+    /// The row as it is now.
+    Row(Box<Desktop>),
+    /// The host runs what it should not: end it there.
+    Stray,
+}
+
+/// `host` reports `seen`; `row` is what the store says.
+pub fn heard(host: &HostId, row: Option<&Desktop>, seen: &ObservedDesktop, now: UnixMillis) -> Heard {
+    let Some(row) = row else {
+        return if seen.phase.may_hold_disk() { Heard::Stray } else { Heard::Same };
+    };
+    if row.host.as_ref() != Some(host) {
+        // Stopped here, or given to another host since. What still runs here must not.
+        return if seen.phase.may_hold_disk() && seen.generation <= row.generation {
+            Heard::Stray
+        } else {
+            Heard::Same
+        };
+    }
+    // An older one is ended by its host as soon as it is told the newer generation.
+    if seen.generation != row.generation || row.observed_generation != row.generation {
+        return Heard::Same;
+    }
+    let mut new = row.clone();
+    new.phase = seen.phase;
+    new.detail.clone_from(&seen.detail);
+    match seen.phase {
+        Phase::Running => {
+            if row.phase != Phase::Running {
+                new.hand_out_delta = None;
+                new.saving_delta = None;
+                // A running desktop writes its disk: what was saved before does not fit it any more.
+                new.delta = None;
+                new.delta_bytes = None;
+            }
+            new.started_by = seen.started_by.clone().or(new.started_by);
+            new.cold_reason = seen.cold_reason.clone();
+            new.guest_address = seen.address.clone();
+            new.ssh_host_key = seen.ssh_host_key.clone().or(new.ssh_host_key);
+            new.usable_ms = seen.usable_ms.map(|ms| ms as i64);
+        }
+        Phase::Suspended => match &seen.delta {
+            Some(saved) => {
+                new.delta = Some(saved.delta.clone());
+                new.saving_delta = None;
+                new.delta_bytes = Some((saved.memory_bytes + saved.overlay_bytes) as i64);
+                new.suspend_ms = Some(saved.total_ms as i64);
+                new.host = None;
+                new.guest_address = None;
+            }
+            None => {
+                new.phase = Phase::Failed;
+                new.detail = "its host says it is suspended but names no saved memory".into();
+            }
+        },
+        Phase::Failed | Phase::Stopped => new.guest_address = None,
+        Phase::Starting | Phase::Suspending | Phase::Stopping | Phase::Unknown => {}
+    }
+    if new == *row {
+        return Heard::Same;
+    }
+    if new.phase != row.phase {
+        new.changed = now;
+    }
+    Heard::Row(Box::new(new))
+}
+
+/// A desktop that its host did not mention, although it was asked after it had been told.
+pub fn vanished(host: &HostId, row: &Desktop, asked_at: UnixMillis, now: UnixMillis) -> Option<Desktop> {
+    let told = row.host.as_ref() == Some(host) && row.observed_generation == row.generation;
+    // `changed` is when it was told or last heard; an answer to an older question says nothing.
+    if !told || !row.phase.may_hold_disk() || asked_at <= row.changed {
+        return None;
+    }
+    let mut new = row.clone();
+    new.phase = Phase::Failed;
+    new.detail = format!("its machine on {host} is gone; the host or its QEMU was ended");
+    new.changed = now;
+    Some(new)
+}
+
+/// Nothing is heard of its host.
+pub fn silent(host: &HostId, row: &Desktop, now: UnixMillis) -> Option<Desktop> {
+    let told = row.host.as_ref() == Some(host) && row.observed_generation == row.generation;
+    if !told || row.phase == Phase::Unknown || !row.phase.may_hold_disk() {
+        return None;
+    }
+    let mut new = row.clone();
+    new.phase = Phase::Unknown;
+    new.detail = format!("nothing is heard of {host}; it may still run there");
+    new.changed = now;
+    Some(new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reconcile::step::tests_support::desktop;
+    use lyceum_model::Generation;
+
+    fn seen(generation: u64, phase: Phase) -> ObservedDesktop {
+        ObservedDesktop {
+            desktop: "d1".parse().expect("id"),
+            generation: Generation(generation),
+            phase,
+            detail: String::new(),
+            started_by: Some("fork".into()),
+            cold_reason: None,
+            address: None,
+            ssh_host_key: None,
+            usable_ms: Some(1),
+            pss_kib: 0,
+            cpu_percent: 0.0,
+            delta: None,
+        }
+    }
+
+    #[test]
+    fn what_runs_where_the_store_does_not_want_it_is_a_stray() {
+        let here: HostId = "kvm1".parse().expect("id");
+        assert_eq!(heard(&here, None, &seen(1, Phase::Running), 0), Heard::Stray);
+        let mut row = desktop();
+        row.host = Some("kvm2".parse().expect("id"));
+        row.generation = Generation(2);
+        assert_eq!(heard(&here, Some(&row), &seen(1, Phase::Running), 0), Heard::Stray);
+        assert_eq!(heard(&here, Some(&row), &seen(1, Phase::Failed), 0), Heard::Same);
+    }
+
+    #[test]
+    fn an_older_generation_never_changes_the_row() {
+        let here: HostId = "kvm1".parse().expect("id");
+        let mut row = desktop();
+        row.host = Some(here.clone());
+        row.generation = Generation(2);
+        row.observed_generation = Generation(2);
+        row.phase = Phase::Starting;
+        assert_eq!(heard(&here, Some(&row), &seen(1, Phase::Running), 0), Heard::Same);
+        assert!(matches!(heard(&here, Some(&row), &seen(2, Phase::Running), 0), Heard::Row(_)));
+    }
+
+    #[test]
+    fn an_answer_to_a_question_asked_before_it_was_told_does_not_make_a_desktop_vanish() {
+        let here: HostId = "kvm1".parse().expect("id");
+        let mut row = desktop();
+        row.host = Some(here.clone());
+        row.phase = Phase::Starting;
+        row.changed = 100;
+        assert!(vanished(&here, &row, 100, 200).is_none());
+        assert!(vanished(&here, &row, 101, 200).is_some());
+    }
+}
