@@ -32,6 +32,7 @@ pub use identity::Identity;
 pub use join::JoinToken;
 pub use peer::{Peer, PeerKind};
 pub use server::{Access, serve};
+pub use tls::https_config;
 
 /// What goes wrong with keys, certificates and their files.
 #[derive(Debug, thiserror::Error)]

@@ -47,6 +47,19 @@ pub(crate) fn server_config(identity: &Identity, anyone: bool) -> Result<ServerC
     Ok(config)
 }
 
+/// A server for browsers, which have no certificate: HTTP/2 and HTTP/1.1.
+pub fn https_config(identity: &Identity) -> Result<ServerConfig, WireError> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![identity.certificate.clone(), identity.ca.clone()],
+            identity.key()?,
+        )?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
 /// A client with a certificate that trusts the classroom's CA and nobody else.
 pub(crate) fn client_config(identity: &Identity) -> Result<ClientConfig, WireError> {
     let mut config = ClientConfig::builder_with_provider(provider())

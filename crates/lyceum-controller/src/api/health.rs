@@ -1,0 +1,37 @@
+//! Whether the parts are there. Anybody may ask, so it names nothing.
+
+use crate::app::App;
+use crate::error::{ApiFailure, Json};
+use axum::extract::State;
+use lyceum_api::hosts::Health;
+use lyceum_model::UnixMillis;
+use lyceum_store::agents;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// An agent that was not heard for so long counts as gone, milliseconds.
+pub const SILENT_AFTER: UnixMillis = 20_000;
+
+/// Its routes.
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(get_health))
+}
+
+/// Whether the parts are there.
+#[utoipa::path(get, path = "/health", responses((status = 200, body = Health)))]
+async fn get_health(State(app): State<App>) -> Result<Json<Health>, ApiFailure> {
+    let now = app.now();
+    let heard = |a: &&agents::Agent| a.heard.is_some_and(|at| now - at <= SILENT_AFTER);
+    let hosts = agents::list(&app.store, "host").await?;
+    let storage = agents::list(&app.store, "storage").await?;
+    let hosts_online = hosts.iter().filter(heard).count();
+    let storage_online = storage.iter().filter(heard).count() > 0;
+    let whole = hosts_online == hosts.len() && hosts_online > 0 && storage_online;
+    Ok(Json(Health {
+        status: if whole { "ok" } else { "degraded" }.into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        now,
+        hosts_online: hosts_online as u32,
+        storage_online,
+    }))
+}

@@ -1,0 +1,82 @@
+//! How a controller is set up. What can be changed while it runs is not here but in
+//! [`lyceum_api::Settings`], in the store.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Name of the local socket in the state directory.
+pub const SOCKET: &str = "controller.sock";
+/// Name of the file that holds the way in for the first admin.
+pub const FIRST_SIGN_IN: &str = "first-sign-in";
+
+/// Set-up of a controller.
+#[derive(Debug, Clone)]
+pub struct ControllerConfig {
+    /// Where it keeps its CA, its SQLite store, its socket; private to its user.
+    pub state_dir: PathBuf,
+    /// `sqlite:PATH` or `postgres://...`; `None`: SQLite in the state directory.
+    pub store_url: Option<String>,
+    /// Where the page and the API are served. Port 0: any free one.
+    pub listen: SocketAddr,
+    /// How.
+    pub tls: PublicTls,
+    /// DNS names and addresses under which browsers reach it, without port. IP addresses and
+    /// `localhost` always work.
+    pub names: Vec<String>,
+    /// Where agents join. Port 0: any free one.
+    pub agent_listen: SocketAddr,
+    /// `https://ADDRESS:PORT` of the above as agents reach it; `None`: as it listens.
+    pub agent_url: Option<String>,
+}
+
+/// TLS towards browsers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum PublicTls {
+    /// Plain HTTP on loopback, else a certificate of the classroom's own CA.
+    #[default]
+    Auto,
+    /// A certificate of the classroom's own CA.
+    Own,
+    /// Certificate chain and private key as PEM files.
+    Files {
+        /// The chain, the server's own certificate first.
+        certificate: PathBuf,
+        /// The key.
+        key: PathBuf,
+    },
+}
+
+impl ControllerConfig {
+    /// A controller for one machine: everything on loopback.
+    pub fn local(state_dir: PathBuf, listen: SocketAddr, agent_listen: SocketAddr) -> Self {
+        ControllerConfig {
+            state_dir,
+            store_url: None,
+            listen,
+            tls: PublicTls::Auto,
+            names: Vec::new(),
+            agent_listen,
+            agent_url: None,
+        }
+    }
+
+    /// The store's address.
+    pub fn store_url(&self) -> String {
+        self.store_url
+            .clone()
+            .unwrap_or_else(|| format!("sqlite:{}", self.state_dir.join("lyceum.db").display()))
+    }
+
+    /// The local socket.
+    pub fn socket(&self) -> PathBuf {
+        self.state_dir.join(SOCKET)
+    }
+
+    /// Whether browsers speak TLS with it.
+    pub fn serves_tls(&self) -> bool {
+        match self.tls {
+            PublicTls::Auto => !self.listen.ip().is_loopback(),
+            PublicTls::Own | PublicTls::Files { .. } => true,
+        }
+    }
+}
