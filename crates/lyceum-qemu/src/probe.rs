@@ -1,0 +1,251 @@
+//! Whether QEMU and KVM really work on this host.
+//!
+//! A `/dev/kvm` that opens proves nothing: a trivial guest is run with it to completion.
+
+use crate::util::io_error;
+use lyceum_hypervisor::HypervisorError;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long the trivial guest may take. With a KVM that works it takes a tenth of a second.
+pub const KVM_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the trivial guest leaves as its exit status.
+const SUCCESS: i32 = (0x2a << 1) | 1;
+
+/// Devices that a desktop needs, with the packages that bring them on Debian.
+pub const DEVICES: [(&str, &str); 8] = [
+    ("VGA", "qemu-system-x86"),
+    ("virtio-serial-pci", "qemu-system-x86"),
+    ("virtserialport", "qemu-system-x86"),
+    ("virtio-blk-pci", "qemu-system-x86"),
+    ("virtio-tablet-pci", "qemu-system-x86"),
+    ("virtio-rng-pci", "qemu-system-x86"),
+    ("virtio-net-pci", "qemu-system-x86"),
+    ("vmgenid", "qemu-system-x86"),
+];
+
+/// QEMU's version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version {
+    /// First number.
+    pub major: u32,
+    /// Second number.
+    pub minor: u32,
+    /// Third number.
+    pub micro: u32,
+}
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}.{}", self.major, self.minor, self.micro)
+    }
+}
+
+impl Version {
+    fn parse(text: &str) -> Option<Version> {
+        let word = text
+            .split_whitespace()
+            .skip_while(|w| *w != "version")
+            .nth(1)?;
+        let mut numbers = word.split('.').map(|n| {
+            let digits: String = n.chars().take_while(char::is_ascii_digit).collect();
+            digits.parse().ok()
+        });
+        let mut next = || numbers.next().flatten();
+        Some(Version {
+            major: next()?,
+            minor: next()?,
+            micro: next()?,
+        })
+    }
+}
+
+/// Whether KVM can be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kvm {
+    /// A guest ran to completion.
+    Works,
+    /// `/dev/kvm` is there, a guest does not run to completion.
+    Broken(String),
+    /// There is no `/dev/kvm` that could be opened.
+    Absent(String),
+}
+
+/// Runs `binary --version`.
+pub fn version(binary: &Path) -> Result<Version, HypervisorError> {
+    let output = Command::new(binary)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(io_error(format!(
+            "running {} --version (is the package qemu-system-x86 installed?)",
+            binary.display()
+        )))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    Version::parse(&text).ok_or_else(|| {
+        HypervisorError::State(format!(
+            "{} --version says {:?}",
+            binary.display(),
+            text.chars().take(80).collect::<String>()
+        ))
+    })
+}
+
+/// Devices out of [`DEVICES`] that this QEMU has not, with the package each is in.
+pub fn missing_devices(
+    binary: &Path,
+) -> Result<Vec<(&'static str, &'static str)>, HypervisorError> {
+    let output = Command::new(binary)
+        .args(["-machine", "none", "-device", "help"])
+        .stdin(Stdio::null())
+        .output()
+        .map_err(io_error(format!("running {}", binary.display())))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let has = |name: &str| text.contains(&format!("name \"{name}\""));
+    Ok(DEVICES
+        .iter()
+        .copied()
+        .filter(|(name, _)| !has(name))
+        .collect())
+}
+
+/// Runs a trivial guest with KVM: the firmware boots a sector that reports back. Takes at most
+/// [`KVM_PATIENCE`], whatever KVM does.
+pub fn kvm(binary: &Path) -> Kvm {
+    if let Err(e) = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+    {
+        return Kvm::Absent(match e.kind() {
+            std::io::ErrorKind::NotFound => {
+                "there is no /dev/kvm: switch virtualisation on in the firmware, or nested virtualisation on its host".into()
+            }
+            std::io::ErrorKind::PermissionDenied => {
+                "/dev/kvm may not be opened: add the user to the group kvm".into()
+            }
+            _ => format!("/dev/kvm can't be opened: {e}"),
+        });
+    }
+    match run_trivial_guest(binary, "kvm", KVM_PATIENCE) {
+        Ok(()) => Kvm::Works,
+        Err(why) => Kvm::Broken(format!(
+            "/dev/kvm opens, but a trivial guest does not run with it: {why}"
+        )),
+    }
+}
+
+/// A boot sector that writes 0x2a to the exit device.
+fn boot_sector() -> [u8; 512] {
+    let mut sector = [0u8; 512];
+    // mov dx, 0xf4; mov al, 0x2a; out dx, al; hlt; jmp to hlt
+    let code = [0xba, 0xf4, 0x00, 0xb0, 0x2a, 0xee, 0xf4, 0xeb, 0xfd];
+    sector[..code.len()].copy_from_slice(&code);
+    (sector[510], sector[511]) = (0x55, 0xaa);
+    sector
+}
+
+/// The guest runs on any accelerator; so the probe itself can be tested where KVM does not work.
+pub fn run_trivial_guest(
+    binary: &Path,
+    accelerator: &str,
+    patience: Duration,
+) -> Result<(), String> {
+    let path = std::env::temp_dir().join(format!(
+        "lyceum-probe-{}-{}",
+        std::process::id(),
+        getrandom::u32().unwrap_or(0)
+    ));
+    let made = std::fs::File::create_new(&path).and_then(|mut f| f.write_all(&boot_sector()));
+    let result = made
+        .map_err(|e| format!("{}: {e}", path.display()))
+        .and_then(|()| {
+            let mut child = Command::new(binary)
+                .args([
+                    "-nodefaults",
+                    "-no-user-config",
+                    "-machine",
+                    "pc",
+                    "-m",
+                    "32",
+                    "-display",
+                    "none",
+                ])
+                .args([
+                    "-accel",
+                    accelerator,
+                    "-no-reboot",
+                    "-device",
+                    "isa-debug-exit,iobase=0xf4,iosize=0x04",
+                ])
+                .arg("-drive")
+                .arg(format!(
+                    "if=ide,format=raw,readonly=off,snapshot=on,file={}",
+                    path.display()
+                ))
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped())
+                .spawn()
+                .map_err(|e| format!("{} can't be started: {e}", binary.display()))?;
+            let result = wait(&mut child, patience);
+            let _ = child.kill();
+            let _ = child.wait();
+            result
+        });
+    let _ = std::fs::remove_file(&path);
+    result
+}
+
+fn wait(child: &mut Child, patience: Duration) -> Result<(), String> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) if status.code() == Some(SUCCESS) => return Ok(()),
+            Ok(Some(status)) => {
+                let mut text = String::new();
+                if let Some(errors) = child.stderr.take() {
+                    let _ = errors.take(4096).read_to_string(&mut text);
+                }
+                let last: String = text
+                    .lines()
+                    .last()
+                    .unwrap_or("it said nothing")
+                    .chars()
+                    .take(200)
+                    .collect();
+                return Err(format!("QEMU ended ({status}): {last}"));
+            }
+            Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
+            Ok(None) => return Err(format!("it hung for {} s", patience.as_secs())),
+            Err(e) => return Err(e.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read() {
+        let text = "QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2+deb13u1~bpo12+1)\nCopyright";
+        assert_eq!(
+            Version::parse(text),
+            Some(Version {
+                major: 10,
+                minor: 0,
+                micro: 2
+            })
+        );
+        assert_eq!(
+            Version::parse("version 11.1.0-rc2").map(|v| v.to_string()),
+            Some("11.1.0".into())
+        );
+        assert_eq!(Version::parse("QEMU"), None);
+        assert_eq!(Version::parse("version x.y"), None);
+    }
+}

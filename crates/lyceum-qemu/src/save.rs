@@ -1,0 +1,364 @@
+//! Suspend and capture: a running desktop becomes a delta.
+//!
+//! ```text
+//! round 1   the guest runs: pages it wrote are copied, each with its hash
+//! stop      disk I/O drained, caches flushed
+//! state     device state into QEMU's own directory
+//! round 2   pages that are new or changed since
+//! blocks    video memory and ROM copies
+//!   suspend: to stable storage, rename, QEMU quits     on any error: the guest goes on
+//!   capture: overlay copied, the guest goes on, to stable storage, rename
+//! ```
+
+use crate::instance::QemuInstance;
+use crate::machine::{self, SAVED_STATE};
+use crate::pages::{Memory, PAGE, PageRun, RamBlock};
+use crate::start::ram_blocks;
+use crate::util::{blocking, io_error, read_untrusted};
+use lyceum_delta::pagefile::PageWriter;
+use lyceum_delta::{BlockInfo, DeltaError, DeltaWriter, Description};
+use lyceum_hypervisor::{DeltaSummary, HypervisorError, SealedFiles, StartFrom};
+use serde_json::{Value, json};
+use std::collections::HashSet;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Device state without RAM is about 100 kB.
+const MAX_STATE: u64 = 64 << 20;
+const SAVE_PATIENCE: Duration = Duration::from_secs(60);
+
+type Result<T> = std::result::Result<T, HypervisorError>;
+
+pub(crate) fn delta_error(error: DeltaError) -> HypervisorError {
+    match error {
+        DeltaError::Io { path, source } => HypervisorError::Io {
+            what: path.display().to_string(),
+            source,
+        },
+        other => HypervisorError::State(other.to_string()),
+    }
+}
+
+/// The release that the machine is a fork of.
+fn release(instance: &QemuInstance) -> Result<&SealedFiles> {
+    match &instance.request.from {
+        StartFrom::Fork { sealed } | StartFrom::Resume { sealed, .. } | StartFrom::HandOut { sealed, .. } => {
+            Ok(sealed)
+        }
+        StartFrom::Cold | StartFrom::ColdForSeal { .. } => Err(HypervisorError::State(
+            "the machine was booted cold, so there is no sealed memory to save its changes against: stop it instead".into(),
+        )),
+    }
+}
+
+pub(crate) async fn suspend(instance: &QemuInstance, out: &Path) -> Result<DeltaSummary> {
+    let (_busy, began) = begin(instance, "suspend")?;
+    let first = first_round(instance, out).await?;
+    let stopped_at = Instant::now();
+    let written = match stopped(instance, first, false).await {
+        Ok(stopped) => finish(instance, stopped).await,
+        Err(e) => Err(e),
+    };
+    let mut summary = match written {
+        Ok(summary) => summary,
+        Err(e) => return Err(go_on(instance, e).await),
+    };
+    // From here on the delta is the desktop.
+    instance.note_end("it was suspended", true);
+    instance.quit().await?;
+    summary.stand_still_ms = stopped_at.elapsed().as_millis() as u64;
+    summary.total_ms = began.elapsed().as_millis() as u64;
+    instance.dir.remove()?;
+    Ok(summary)
+}
+
+pub(crate) async fn capture(instance: &QemuInstance, out: &Path) -> Result<DeltaSummary> {
+    let (_busy, began) = begin(instance, "capture")?;
+    let first = first_round(instance, out).await?;
+    let stopped_at = Instant::now();
+    let stopped = match stopped(instance, first, true).await {
+        Ok(stopped) => stopped,
+        Err(e) => return Err(go_on(instance, e).await),
+    };
+    instance.qmp.execute("cont", Value::Null).await?;
+    let stand_still_ms = stopped_at.elapsed().as_millis() as u64;
+    let mut summary = finish(instance, stopped).await?;
+    summary.stand_still_ms = stand_still_ms;
+    summary.total_ms = began.elapsed().as_millis() as u64;
+    Ok(summary)
+}
+
+fn begin<'a>(
+    instance: &'a QemuInstance,
+    what: &str,
+) -> Result<(tokio::sync::MutexGuard<'a, ()>, Instant)> {
+    instance.must_run(what)?;
+    release(instance)?;
+    let busy = instance.saving.try_lock().map_err(|_| {
+        HypervisorError::State(format!("can't {what}: the machine is being saved already"))
+    })?;
+    Ok((busy, Instant::now()))
+}
+
+/// The machine goes on after a failure; if it can't, that is said too.
+async fn go_on(instance: &QemuInstance, error: HypervisorError) -> HypervisorError {
+    match instance.qmp.execute("cont", Value::Null).await {
+        Ok(_) => error,
+        Err(e) => HypervisorError::State(format!("{error}; and it could not go on: {e}")),
+    }
+}
+
+/// What there is after the first round.
+struct First {
+    writer: DeltaWriter,
+    pages: PageWriter,
+    memory: Memory,
+    ram: RamBlock,
+    others: Vec<RamBlock>,
+}
+
+async fn first_round(instance: &QemuInstance, out: &Path) -> Result<First> {
+    let (ram, others) = ram_blocks(instance).await?;
+    let (pid, out) = (instance.process.mark.pid, out.to_owned());
+    blocking(move || {
+        let memory = Memory::open(pid, false)?;
+        let writer = DeltaWriter::create(&out).map_err(delta_error)?;
+        let mut pages = writer
+            .pages(BlockInfo {
+                name: ram.name.clone(),
+                bytes: ram.bytes,
+            })
+            .map_err(delta_error)?;
+        let runs = memory.private_pages(&ram)?;
+        copy(&memory, &ram, &runs, 0, &mut pages)?;
+        start_writeback(&pages.start_writeback().map_err(delta_error)?);
+        Ok(First {
+            writer,
+            pages,
+            memory,
+            ram,
+            others,
+        })
+    })
+    .await
+}
+
+/// Asks the kernel to begin writing, so that less is left for the end. It is only a hint.
+fn start_writeback(file: &File) {
+    // SAFETY: a system call on an open descriptor.
+    unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
+}
+
+fn copy(
+    memory: &Memory,
+    block: &RamBlock,
+    runs: &[PageRun],
+    number: u32,
+    to: &mut PageWriter,
+) -> Result<()> {
+    memory.read_pages(block, runs, |first, bytes| {
+        to.put(number, first, bytes).map(drop).map_err(delta_error)
+    })
+}
+
+/// What there is at the moment the guest stands still.
+struct Stopped {
+    writer: DeltaWriter,
+    pages: PageWriter,
+    blocks: PageWriter,
+    state: Vec<u8>,
+    overlay_bytes: u64,
+}
+
+async fn stopped(instance: &QemuInstance, first: First, copy_overlay: bool) -> Result<Stopped> {
+    instance
+        .qmp
+        .execute_within("stop", Value::Null, SAVE_PATIENCE)
+        .await?;
+    let saved = instance.dir.own().join(SAVED_STATE);
+    let arguments = json!({ "filename": machine::saved_state_uri(), "live": false });
+    instance
+        .qmp
+        .execute_within("xen-save-devices-state", arguments, SAVE_PATIENCE)
+        .await?;
+    let overlay = instance.request.disk.top.clone();
+    blocking(move || {
+        let First {
+            writer,
+            mut pages,
+            memory,
+            ram,
+            others,
+        } = first;
+        let runs = memory.private_pages(&ram)?;
+        copy(&memory, &ram, &runs, 0, &mut pages)?;
+        let now: HashSet<u64> = runs
+            .iter()
+            .flat_map(|r| r.first..r.first + r.count)
+            .collect();
+        let gone: Vec<u64> = pages.pages_of(0).filter(|p| !now.contains(p)).collect();
+        for page in gone {
+            pages.forget(0, page);
+        }
+        let names = others
+            .iter()
+            .map(|b| BlockInfo {
+                name: b.name.clone(),
+                bytes: b.bytes,
+            })
+            .collect();
+        let mut blocks = writer.blocks(names).map_err(delta_error)?;
+        for (number, block) in (0..).zip(&others) {
+            let whole = [PageRun {
+                first: 0,
+                count: block.bytes / PAGE,
+            }];
+            copy(&memory, block, &whole, number, &mut blocks)?;
+        }
+        let state = read_untrusted(&saved, MAX_STATE).map_err(io_error(format!(
+            "reading the device state {}",
+            saved.display()
+        )))?;
+        let _ = std::fs::remove_file(&saved);
+        if copy_overlay {
+            copy_file(&overlay, &writer.overlay_path())
+                .map_err(io_error(format!("copying {}", overlay.display())))?;
+        }
+        let meta = std::fs::metadata(&overlay).map_err(io_error(overlay.display().to_string()))?;
+        Ok(Stopped {
+            writer,
+            pages,
+            blocks,
+            state,
+            overlay_bytes: meta.blocks() * 512,
+        })
+    })
+    .await
+}
+
+async fn finish(instance: &QemuInstance, stopped: Stopped) -> Result<DeltaSummary> {
+    let what = Description {
+        release: release(instance)?.release.clone(),
+        platform: instance.context.platform.clone(),
+        size: instance.request.size,
+        vm_generation_id: instance.request.vm_generation_id,
+        nic_mac: instance.request.nic.as_ref().map(|n| n.mac.clone()),
+    };
+    let overlay = instance.request.disk.top.clone();
+    blocking(move || {
+        let Stopped {
+            writer,
+            pages,
+            blocks,
+            state,
+            overlay_bytes,
+        } = stopped;
+        let memory_bytes = pages.stored_bytes();
+        let device_bytes = blocks.stored_bytes() + state.len() as u64;
+        // The delta counts for nothing without the disk it belongs to, whatever mode that was written in.
+        let overlay = std::thread::spawn(move || {
+            File::open(&overlay)
+                .and_then(|f| f.sync_all())
+                .map_err(io_error(format!("flushing {}", overlay.display())))
+        });
+        let partial = writer.finish(what, pages, blocks, &state);
+        overlay
+            .join()
+            .unwrap_or_else(|_| Err(HypervisorError::State("a thread ended early".into())))?;
+        partial.map_err(delta_error)?;
+        Ok(DeltaSummary {
+            memory_bytes,
+            device_bytes,
+            overlay_bytes,
+            ..DeltaSummary::default()
+        })
+    })
+    .await
+}
+
+/// Copies a file: shares its blocks where the file system can, keeps its holes where not.
+fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
+    let (source, target) = (File::open(from)?, File::create_new(to)?);
+    // SAFETY: an ioctl on two open descriptors.
+    if unsafe { libc::ioctl(target.as_raw_fd(), libc::FICLONE, source.as_raw_fd()) } == 0 {
+        return Ok(());
+    }
+    let length = source.metadata()?.len();
+    target.set_len(length)?;
+    let mut at = 0i64;
+    while (at as u64) < length {
+        // SAFETY: system calls on an open descriptor.
+        let (data, hole) = unsafe {
+            let data = libc::lseek(source.as_raw_fd(), at, libc::SEEK_DATA);
+            if data < 0 {
+                let error = io::Error::last_os_error();
+                // No data after `at`: the rest is a hole.
+                return if error.raw_os_error() == Some(libc::ENXIO) {
+                    Ok(())
+                } else {
+                    Err(error)
+                };
+            }
+            (data, libc::lseek(source.as_raw_fd(), data, libc::SEEK_HOLE))
+        };
+        if hole < data {
+            return Err(io::Error::last_os_error());
+        }
+        copy_range(&source, &target, data, hole)?;
+        at = hole;
+    }
+    Ok(())
+}
+
+fn copy_range(source: &File, target: &File, from: i64, to: i64) -> io::Result<()> {
+    let (mut read_at, mut write_at) = (from, from);
+    while read_at < to {
+        // SAFETY: both offsets are valid for the call, both descriptors are open.
+        let copied = unsafe {
+            libc::copy_file_range(
+                source.as_raw_fd(),
+                &mut read_at,
+                target.as_raw_fd(),
+                &mut write_at,
+                (to - read_at) as usize,
+                0,
+            )
+        };
+        match copied {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            n if n < 0 => return Err(io::Error::last_os_error()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::FileExt;
+
+    #[test]
+    fn a_copy_has_the_same_bytes_and_holes() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (from, to) = (dir.path().join("a"), dir.path().join("b"));
+        let file = File::create(&from).expect("create");
+        file.write_all_at(b"head", 0).expect("write");
+        file.write_all_at(b"middle", 10 << 20).expect("write");
+        file.set_len(30 << 20).expect("set_len");
+        file.sync_all().expect("sync");
+        copy_file(&from, &to).expect("copy");
+        assert_eq!(
+            std::fs::read(&from).expect("read"),
+            std::fs::read(&to).expect("read")
+        );
+        assert!(
+            std::fs::metadata(&to).expect("meta").blocks() < 4096,
+            "the holes were filled"
+        );
+    }
+}

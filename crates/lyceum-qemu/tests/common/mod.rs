@@ -1,0 +1,287 @@
+//! A sealed release of the tiny image, made once for all tests of a file, and
+//! machines over it.
+
+#![allow(dead_code)]
+
+use lyceum_hypervisor::*;
+use lyceum_model::*;
+use lyceum_qemu::{AcceleratorChoice, QemuConfig, QemuHypervisor};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use tokio::sync::OnceCell;
+
+pub const SIZE: MachineSize = MachineSize {
+    vcpus: 1,
+    memory_mib: 256,
+};
+/// A guest takes seconds; the cores may be busy with other tests.
+pub const READY_MS: u64 = 120_000;
+
+pub fn tiny_image() -> PathBuf {
+    let path = std::env::var_os("LYCEUM_TINY_IMAGE").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.lyceum/images/tiny.qcow2"),
+        PathBuf::from,
+    );
+    assert!(
+        path.is_file(),
+        "{} is not there: make it with `make tiny-image`, or name another one in LYCEUM_TINY_IMAGE",
+        path.display()
+    );
+    path
+}
+
+/// QEMU's user: another one than the tests' when they run as root.
+fn user() -> Option<String> {
+    nix::unistd::geteuid()
+        .is_root()
+        .then(|| "nobody".to_owned())
+}
+
+pub fn hypervisor() -> QemuHypervisor {
+    let config = QemuConfig {
+        accelerator: AcceleratorChoice::Tcg,
+        user: user(),
+        helper_patience_s: 3,
+        ..QemuConfig::default()
+    };
+    QemuHypervisor::new(config).expect("QEMU is installed")
+}
+
+/// Everything a test makes, removed when it is dropped. Machines are ended by their run directories.
+pub struct Classroom {
+    pub dir: tempfile::TempDir,
+    pub hypervisor: QemuHypervisor,
+    next: AtomicU32,
+}
+
+impl Classroom {
+    pub fn new() -> Classroom {
+        let dir = tempfile::Builder::new()
+            .prefix("lq")
+            .tempdir()
+            .expect("tempdir");
+        Classroom {
+            dir,
+            hypervisor: hypervisor(),
+            next: 1.into(),
+        }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A request with its own number in every name, without a disk yet.
+    pub fn request(&self, from: StartFrom, top: PathBuf, base: Option<PathBuf>) -> StartRequest {
+        let n = self.next.fetch_add(1, Ordering::Relaxed);
+        StartRequest {
+            desktop: format!("d{n}").parse().expect("id"),
+            generation: Generation(1),
+            run_dir: self.path(&format!("run{n}")),
+            size: SIZE,
+            disk: DiskFiles {
+                top,
+                base,
+                durability: Durability::Throwaway,
+                cdrom: None,
+            },
+            from,
+            vm_generation_id: uuid::Uuid::new_v4(),
+            identity: Some(Identity {
+                hostname: Hostname::from_text("desk", &n.to_string()),
+                machine_id: uuid::Uuid::new_v4().simple().to_string(),
+            }),
+            nic: Some(Nic {
+                mac: format!("52:54:00:00:00:{n:02x}"),
+                link: NicLink::User {
+                    network: format!("10.77.{n}.0/24"),
+                    address: [10, 77, n as u8, 100].into(),
+                    outside: false,
+                },
+            }),
+            ready_timeout_ms: READY_MS,
+        }
+    }
+
+    pub fn overlay(&self, base: &Path) -> PathBuf {
+        let path = self.path(&format!("o{}.qcow2", self.next.load(Ordering::Relaxed)));
+        let options = format!(
+            "extended_l2=on,cluster_size=128k,backing_fmt=qcow2,backing_file={}",
+            base.display()
+        );
+        qemu_img(&[
+            "create",
+            "-q",
+            "-f",
+            "qcow2",
+            "-o",
+            &options,
+            &path.display().to_string(),
+        ]);
+        path
+    }
+
+    pub fn fork_request(&self, release: &Release) -> StartRequest {
+        let from = StartFrom::Fork {
+            sealed: release.sealed.clone(),
+        };
+        self.request(
+            from,
+            self.overlay(&release.disk),
+            Some(release.disk.clone()),
+        )
+    }
+
+    pub async fn fork(&self, release: &Release) -> Machine {
+        self.start(self.fork_request(release)).await
+    }
+
+    /// Starts and waits until it is usable.
+    pub async fn start(&self, request: StartRequest) -> Machine {
+        let instance = self.hypervisor.start(request).await.expect("start");
+        let usable = running(&*instance).await.expect("usable");
+        Machine { instance, usable }
+    }
+}
+
+impl Drop for Classroom {
+    fn drop(&mut self) {
+        // Also after a failed test: whatever is still there is ended by its process file.
+        for entry in std::fs::read_dir(self.dir.path())
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let Ok(stat) = std::fs::read_to_string(entry.path().join("process")) else {
+                continue;
+            };
+            let pid: i32 = stat
+                .split(' ')
+                .next()
+                .and_then(|p| p.parse().ok())
+                .unwrap_or(0);
+            let ours = std::fs::read(format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|line| line.windows(14).any(|w| w == b"guest=lyceum-d"));
+            if pid > 1 && ours {
+                let _ = nix::sys::signal::kill(
+                    nix::unistd::Pid::from_raw(pid),
+                    nix::sys::signal::Signal::SIGKILL,
+                );
+            }
+        }
+    }
+}
+
+pub struct Machine {
+    pub instance: Arc<dyn Instance>,
+    pub usable: Usable,
+}
+
+impl Machine {
+    pub async fn end(self) {
+        self.instance.end(Duration::ZERO).await.expect("end");
+    }
+}
+
+/// Waits until it is usable; the reason when it ended instead.
+pub async fn running(instance: &dyn Instance) -> Result<Usable, String> {
+    let mut watch = instance.watch();
+    let state = watch
+        .wait_for(|s| !matches!(s, InstanceState::Starting { .. }))
+        .await
+        .expect("the state outlives the machine")
+        .clone();
+    match state {
+        InstanceState::Running { usable } => Ok(usable),
+        InstanceState::Ended { reason, .. } => Err(reason),
+        InstanceState::Starting { .. } => unreachable!(),
+    }
+}
+
+pub async fn ended(instance: &dyn Instance) -> (String, bool) {
+    let mut watch = instance.watch();
+    let wait = watch.wait_for(|s| matches!(s, InstanceState::Ended { .. }));
+    let state = tokio::time::timeout(Duration::from_secs(60), wait)
+        .await
+        .expect("it ends")
+        .expect("state")
+        .clone();
+    match state {
+        InstanceState::Ended { reason, expected } => (reason, expected),
+        _ => unreachable!(),
+    }
+}
+
+pub fn qemu_img(args: &[&str]) {
+    let status = std::process::Command::new("qemu-img")
+        .args(args)
+        .status()
+        .expect("qemu-img is installed");
+    assert!(status.success(), "qemu-img {args:?}");
+}
+
+/// A sealed release.
+pub struct Release {
+    pub dir: tempfile::TempDir,
+    pub disk: PathBuf,
+    pub sealed: SealedFiles,
+    pub hashes: Vec<(PathBuf, blake3::Hash)>,
+}
+
+pub fn hash(path: &Path) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_mmap(path).expect("read");
+    hasher.finalize()
+}
+
+static RELEASE: OnceCell<Release> = OnceCell::const_new();
+
+/// The release of the tiny image; sealed by whoever asks first.
+pub async fn release() -> &'static Release {
+    RELEASE.get_or_init(seal).await
+}
+
+pub async fn seal() -> Release {
+    let room = Classroom::new();
+    let dir = tempfile::Builder::new()
+        .prefix("lr")
+        .tempdir()
+        .expect("tempdir");
+    let disk = dir.path().join("disk.qcow2");
+    std::fs::copy(tiny_image(), &disk).expect("copy");
+    let sealed = SealedFiles {
+        release: "release-1".parse().expect("id"),
+        ram: dir.path().join("ram"),
+        device_state: dir.path().join("device-state"),
+    };
+    let from = StartFrom::ColdForSeal {
+        ram: sealed.ram.clone(),
+        device_state: sealed.device_state.clone(),
+    };
+    let mut request = room.request(from, disk.clone(), None);
+    (request.nic, request.identity) = (None, None);
+    let machine = room.start(request.clone()).await;
+    let summary = machine.instance.seal().await.expect("seal");
+    assert!(summary.guest_helper);
+    assert_eq!(summary.size, SIZE);
+    assert!(!request.run_dir.exists());
+    let hashes = [&disk, &sealed.ram, &sealed.device_state]
+        .map(|p| (p.clone(), hash(p)))
+        .to_vec();
+    Release {
+        dir,
+        disk,
+        sealed,
+        hashes,
+    }
+}
+
+impl Release {
+    pub fn assert_unchanged(&self) {
+        for (path, before) in &self.hashes {
+            assert_eq!(&hash(path), before, "{} was changed", path.display());
+        }
+    }
+}
