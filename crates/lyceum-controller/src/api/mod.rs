@@ -52,6 +52,9 @@ fn resources() -> OpenApiRouter<App> {
         .merge(users::routes())
         .merge(audit::routes())
         .merge(join::routes())
+        .merge(images::routes())
+        .merge(drafts::routes())
+        .merge(releases::routes())
 }
 
 fn document() -> OpenApi {
