@@ -1,0 +1,123 @@
+// What the page asks for, one function per request that changes something.
+import { del, patch, post, put, upload, request } from "./client";
+import type {
+  Accepted,
+  AgentKind,
+  ClipboardText,
+  ConsoleTicket,
+  Course,
+  CourseCreate,
+  CourseOrder,
+  CoursePatch,
+  CourseRole,
+  Desktop,
+  Draft,
+  DraftAccepted,
+  DraftCreate,
+  HostState,
+  Image,
+  JoinToken,
+  Me,
+  OneTimeLink,
+  RosterChange,
+  RosterCsv,
+  SealOrder,
+  SettingsPatch,
+  User,
+  UserCreate,
+  UserPatch,
+} from "./types";
+
+export type DesktopOrder = "start" | "stop" | "suspend" | "reset";
+
+export const session = {
+  signIn: (login: string, password: string) =>
+    request<Me>("POST", "session", { login, password }, { quiet401: true }),
+  oneTime: (secret: string, new_password: string | null) =>
+    request<Me>("POST", "session/one-time", { secret, new_password }, { quiet401: true }),
+  signOut: () => del("session"),
+  revoke: (id: string) => del(`sessions/${id}`),
+  setPassword: (old_password: string | null, new_password: string) =>
+    post<void>("password", { old_password, new_password }),
+};
+
+export const desktops = {
+  order: (id: string, order: DesktopOrder, cold = false) =>
+    post<Accepted>(`desktops/${id}/${order}`, order === "start" ? { cold } : undefined),
+  ensure: (course: string, user: string) => post<Desktop>("desktops", { course, user }),
+  remove: (id: string) => del<Accepted | undefined>(`desktops/${id}`),
+  ticket: (id: string) => post<ConsoleTicket>(`desktops/${id}/console-ticket`),
+  clipboard: (id: string) => request<ClipboardText>("GET", `desktops/${id}/clipboard`),
+  setClipboard: (id: string, text: string) => put<void>(`desktops/${id}/clipboard`, { text }),
+};
+
+export const courses = {
+  create: (body: CourseCreate) => post<Course>("courses", body),
+  change: (id: string, body: CoursePatch) => patch<Course>(`courses/${id}`, body),
+  remove: (id: string) => del<Accepted | undefined>(`courses/${id}`),
+  order: (id: string, order: DesktopOrder, body: CourseOrder = {}) =>
+    post<Accepted>(`courses/${id}/${order}`, body),
+  handOut: (id: string, desktop: string, users: string[] | null) =>
+    post<Accepted>(`courses/${id}/hand-out`, { desktop, users }),
+  previewRoster: (id: string, body: RosterCsv) =>
+    post<RosterChange>(`courses/${id}/roster/preview`, body),
+  applyRoster: (id: string, body: RosterCsv) => put<RosterChange>(`courses/${id}/roster`, body),
+  putMember: (id: string, user: string, role: CourseRole) =>
+    put<unknown>(`courses/${id}/members/${user}`, { role }),
+  removeMember: (id: string, user: string) => del(`courses/${id}/members/${user}`),
+};
+
+export const images = {
+  create: (name: string, description: string) => post<Image>("images", { name, description }),
+  change: (id: string, body: { name?: string; description?: string }) =>
+    patch<Image>(`images/${id}`, body),
+  remove: (id: string) => del(`images/${id}`),
+  openDraft: (id: string, body: DraftCreate) =>
+    post<DraftAccepted | Draft>(`images/${id}/draft`, body),
+  retire: (release: string) => post<unknown>(`releases/${release}/retire`),
+  offer: (release: string) => post<unknown>(`releases/${release}/offer`),
+  removeRelease: (release: string) => del(`releases/${release}`),
+};
+
+export const drafts = {
+  start: (id: string) => post<unknown>(`drafts/${id}/start`),
+  stop: (id: string) => post<unknown>(`drafts/${id}/stop`),
+  seal: (id: string, body: SealOrder) => post<DraftAccepted>(`drafts/${id}/seal`, body),
+  discard: (id: string) => del<unknown>(`drafts/${id}`),
+  ticket: (id: string) => post<ConsoleTicket>(`drafts/${id}/console-ticket`),
+  upload: (
+    id: string,
+    file: File,
+    isoDiskGib: number | null,
+    onProgress: (sent: number, total: number) => void,
+    signal: AbortSignal,
+  ) => {
+    const params = new URLSearchParams({ name: file.name });
+    if (isoDiskGib !== null) params.set("iso_disk_gib", String(isoDiskGib));
+    return upload<DraftAccepted | Draft>(`drafts/${id}/upload?${params}`, file, onProgress, signal);
+  },
+};
+
+/** Orders about drafts answer the draft, bare or beside an operation. */
+export const draftOf = (answer: DraftAccepted | Draft): Draft =>
+  "draft" in answer ? answer.draft : answer;
+
+export const hosts = {
+  setState: (id: string, state: HostState) => patch<unknown>(`hosts/${id}`, { state }),
+  joinToken: (kind: AgentKind, name: string) => post<JoinToken>("join-tokens", { kind, name }),
+};
+
+export const operations = {
+  cancel: (id: string) => post<unknown>(`operations/${id}/cancel`),
+};
+
+export const users = {
+  create: (body: UserCreate) => post<User>("users", body),
+  change: (id: string, body: UserPatch) => patch<User>(`users/${id}`, body),
+  remove: (id: string) => del(`users/${id}`),
+  oneTimeLink: (id: string) => post<OneTimeLink>(`users/${id}/one-time-link`),
+};
+
+export const settings = {
+  change: (body: SettingsPatch) => patch<unknown>("settings", body),
+};

@@ -1,0 +1,151 @@
+// What the page reads, as hooks. The first word of each key is the kind that
+// server-sent events name, so that a change finds what it makes stale.
+import { keepPreviousData, useInfiniteQuery, useQuery } from "@tanstack/react-query";
+import { get, query } from "./client";
+import { isMoving } from "../lib/phase";
+import type {
+  AuditEntry,
+  Course,
+  Desktop,
+  DesktopHistory,
+  Health,
+  Host,
+  Image,
+  Me,
+  Member,
+  Operation,
+  Page,
+  Session,
+  Settings,
+  Storage,
+  User,
+} from "./types";
+
+/** Lists come whole or as a page of rows; the page only needs the rows. */
+function rows<T>(answer: T[] | Page<T>): T[] {
+  return Array.isArray(answer) ? answer : answer.items;
+}
+const list = async <T>(path: string, signal: AbortSignal) =>
+  rows(await get<T[] | Page<T>>(path, signal));
+
+export const useMe = () =>
+  useQuery({
+    queryKey: ["me"],
+    queryFn: ({ signal }) => get<Me>("session", signal),
+    staleTime: 60_000,
+    retry: (count, error) => count < 3 && !("status" in error && error.status === 401),
+  });
+
+export const useHealth = () =>
+  useQuery({ queryKey: ["health"], queryFn: ({ signal }) => get<Health>("health", signal) });
+
+export const useSessions = () =>
+  useQuery({
+    queryKey: ["sessions"],
+    queryFn: ({ signal }) => list<Session>("sessions", signal),
+  });
+
+/** Events say when something changes; while something moves, asking now and then makes sure. */
+const whileMoving = (desktops: Desktop[] | undefined) =>
+  desktops?.some((d) => isMoving(d.phase)) ? 2000 : 20_000;
+
+export const useMyDesktops = () =>
+  useQuery({
+    queryKey: ["desktops", "mine"],
+    queryFn: ({ signal }) => list<Desktop>("desktops", signal),
+    refetchInterval: (q) => whileMoving(q.state.data),
+  });
+
+export const useCourseDesktops = (course: string) =>
+  useQuery({
+    queryKey: ["desktops", "course", course],
+    queryFn: ({ signal }) => list<Desktop>(`desktops${query({ course })}`, signal),
+    refetchInterval: (q) => whileMoving(q.state.data),
+  });
+
+export const useAllDesktops = (enabled: boolean) =>
+  useQuery({
+    queryKey: ["desktops", "all"],
+    queryFn: ({ signal }) => list<Desktop>(`desktops${query({ all: true })}`, signal),
+    refetchInterval: 10_000,
+    enabled,
+  });
+
+export const useDesktop = (id: string) =>
+  useQuery({
+    queryKey: ["desktops", "one", id],
+    queryFn: ({ signal }) => get<Desktop>(`desktops/${id}`, signal),
+    refetchInterval: (q) => (q.state.data && isMoving(q.state.data.phase) ? 700 : 10_000),
+  });
+
+export const useHistory = (id: string) =>
+  useQuery({
+    queryKey: ["desktops", "history", id],
+    queryFn: ({ signal }) => get<DesktopHistory>(`desktops/${id}/history`, signal),
+  });
+
+export const useCourses = () =>
+  useQuery({ queryKey: ["courses"], queryFn: ({ signal }) => list<Course>("courses", signal) });
+
+export const useRoster = (course: string) =>
+  useQuery({
+    queryKey: ["courses", "roster", course],
+    queryFn: ({ signal }) => list<Member>(`courses/${course}/roster`, signal),
+  });
+
+const busyDraft = (images: Image[] | undefined) =>
+  images?.some(
+    (i) =>
+      i.draft &&
+      (i.draft.state === "importing" || i.draft.state === "sealing" || isMoving(i.draft.phase)),
+  )
+    ? 1500
+    : 30_000;
+
+export const useImages = () =>
+  useQuery({
+    queryKey: ["images"],
+    queryFn: ({ signal }) => list<Image>("images", signal),
+    refetchInterval: (q) => busyDraft(q.state.data),
+  });
+
+export const useHosts = () =>
+  useQuery({
+    queryKey: ["hosts"],
+    queryFn: ({ signal }) => list<Host>("hosts", signal),
+    // Measurements come every five seconds and are no events.
+    refetchInterval: 5000,
+  });
+
+export const useStorage = () =>
+  useQuery({
+    queryKey: ["storage"],
+    queryFn: ({ signal }) => get<Storage>("storage", signal),
+    refetchInterval: 15_000,
+  });
+
+export const useOperations = () =>
+  useQuery({
+    queryKey: ["operations"],
+    queryFn: ({ signal }) => list<Operation>("operations", signal),
+    refetchInterval: (q) => (q.state.data?.some((o) => o.state === "running") ? 1000 : 15_000),
+  });
+
+export const useUsers = (params: { role?: string; search?: string }) =>
+  useQuery({
+    queryKey: ["users", params],
+    queryFn: ({ signal }) => list<User>(`users${query(params)}`, signal),
+    placeholderData: keepPreviousData,
+  });
+
+export const useSettings = () =>
+  useQuery({ queryKey: ["settings"], queryFn: ({ signal }) => get<Settings>("settings", signal) });
+
+export const useAudit = () =>
+  useInfiniteQuery({
+    queryKey: ["audit"],
+    queryFn: ({ pageParam, signal }) =>
+      get<Page<AuditEntry>>(`audit${query({ before: pageParam })}`, signal),
+    initialPageParam: "",
+    getNextPageParam: (last) => last.next ?? undefined,
+  });

@@ -1,0 +1,159 @@
+// The console's frame: the picture, the tools at the top, and what is said over the picture.
+import { useEffect, useRef, useState, type ReactNode } from "react";
+import type { ConsoleTicket } from "../../api/types";
+import { useWords } from "../../i18n";
+import { Button, IconButton } from "../../ui/controls";
+import { Icon } from "../../ui/icons";
+import { errorText } from "../../ui/toast";
+import { keysymOf, specialKeysym } from "./touch-keys";
+import { useRfb } from "./use-rfb";
+
+export interface Overlay {
+  title: string;
+  detail?: string;
+  /** Something moves; otherwise it waits for the person. */
+  busy: boolean;
+  action?: ReactNode;
+}
+
+interface Props {
+  title: string;
+  subtitle?: ReactNode;
+  backTo: string;
+  running: boolean;
+  getTicket: () => Promise<ConsoleTicket>;
+  /** What to say when the machine is not running; `null` while it is. */
+  overlay: Overlay | null;
+  tools?: ReactNode;
+  panel?: ReactNode;
+}
+
+export function ConsoleScreen({ title, subtitle, backTo, running, getTicket, overlay, tools, panel }: Props) {
+  const { t } = useWords();
+  const frame = useRef<HTMLDivElement>(null);
+  const keys = useRef<HTMLTextAreaElement>(null);
+  const { screen, frozen, rfb, state, error, retry } = useRfb(getTicket, running);
+  const [tucked, setTucked] = useState(false);
+  const [full, setFull] = useState(false);
+
+  useEffect(() => {
+    const changed = () => setFull(document.fullscreenElement !== null);
+    document.addEventListener("fullscreenchange", changed);
+    return () => document.removeEventListener("fullscreenchange", changed);
+  }, []);
+  useEffect(() => {
+    const before = document.title;
+    document.title = title;
+    return () => {
+      document.title = before;
+    };
+  }, [title]);
+
+  const focus = () => rfb.current?.focus({ preventScroll: true });
+  const toggleFull = async () => {
+    if (document.fullscreenElement) await document.exitFullscreen();
+    else {
+      await frame.current?.requestFullscreen();
+      // Lets Esc and the like reach the desktop where the browser allows it.
+      const keyboard = (navigator as Navigator & { keyboard?: { lock?: () => Promise<void> } }).keyboard;
+      await keyboard?.lock?.().catch(() => undefined);
+    }
+    focus();
+  };
+
+  const shown: Overlay | null =
+    overlay ??
+    (state === "connected"
+      ? null
+      : state === "refused"
+        ? { title: error ? errorText(error, t) : t.console.failed, busy: false, action: <Button onClick={retry}>{t.common.retry}</Button> }
+        : state === "reconnecting"
+          ? { title: t.console.reconnecting, detail: t.console.reconnectingHint, busy: true }
+          : { title: t.console.connecting, busy: true, detail: error ? errorText(error, t) : undefined });
+
+  return (
+    <div className="console" ref={frame}>
+      <header className={`console-bar ${tucked ? "tucked" : ""}`}>
+        {tucked ? (
+          <button type="button" className="console-tab" aria-label={t.console.showTools} title={t.console.showTools} aria-expanded={false} onClick={() => setTucked(false)}>
+            <Icon name="chevron" size={16} />
+          </button>
+        ) : (
+          <>
+            <a className="icon-button" href={`#${backTo}`} aria-label={t.common.back} title={t.common.back}>
+              <Icon name="back" />
+            </a>
+            <div className="console-title">
+              <h1>{title}</h1>
+              {subtitle && <p>{subtitle}</p>}
+            </div>
+            <div className="console-tools" role="toolbar" aria-label={t.console.toolbar}>
+              <button
+                type="button"
+                className="tool"
+                onClick={() => {
+                  rfb.current?.sendCtrlAltDel();
+                  focus();
+                }}
+                disabled={state !== "connected"}
+              >
+                {t.console.ctrlAltDel}
+              </button>
+              <IconButton icon="keyboard" label={t.console.keyboard} className="touch-only" onClick={() => keys.current?.focus()} />
+              {tools}
+              <IconButton icon={full ? "exitFullscreen" : "fullscreen"} label={full ? t.console.exitFullscreen : t.console.fullscreen} onClick={() => void toggleFull()} />
+              <IconButton icon="chevron" className="up" label={t.console.hideTools} aria-expanded={true} onClick={() => setTucked(true)} />
+            </div>
+          </>
+        )}
+      </header>
+      <main className="console-stage" id="main">
+        <canvas className="console-frozen" ref={frozen} hidden aria-hidden="true" />
+        <div className="console-screen" ref={screen} role="application" aria-label={t.console.screen(title)} data-state={state} />
+        {shown && (
+          <div className={`console-overlay ${state === "reconnecting" && !overlay ? "quiet" : ""}`} role="status">
+            <div>
+              {shown.busy && <span className="spinner big" aria-hidden="true" />}
+              <p className="overlay-title">{shown.title}</p>
+              {shown.detail && <p>{shown.detail}</p>}
+              {shown.action}
+            </div>
+          </div>
+        )}
+        {panel}
+        <textarea
+          ref={keys}
+          className="key-catcher"
+          aria-label={t.console.keyboard}
+          tabIndex={-1}
+          autoCapitalize="none"
+          autoCorrect="off"
+          spellCheck={false}
+          onKeyDown={(event) => {
+            const keysym = specialKeysym(event.key);
+            if (keysym === null) return;
+            event.preventDefault();
+            rfb.current?.sendKey(keysym, null);
+          }}
+          onInput={(event) => {
+            const area = event.currentTarget;
+            if (event.nativeEvent instanceof InputEvent && event.nativeEvent.isComposing) return;
+            for (const character of area.value) {
+              const keysym = keysymOf(character);
+              if (keysym !== null) rfb.current?.sendKey(keysym, null);
+            }
+            area.value = "";
+          }}
+          onCompositionEnd={(event) => {
+            const area = event.currentTarget;
+            for (const character of area.value) {
+              const keysym = keysymOf(character);
+              if (keysym !== null) rfb.current?.sendKey(keysym, null);
+            }
+            area.value = "";
+          }}
+        />
+      </main>
+    </div>
+  );
+}

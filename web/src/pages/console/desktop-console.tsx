@@ -1,0 +1,114 @@
+// The console of a desktop. Opening it starts the desktop when it is off.
+import { useEffect, useRef, useState } from "react";
+import { desktops } from "../../api/actions";
+import { useDesktop } from "../../api/queries";
+import type { Desktop } from "../../api/types";
+import { useWords, type Dictionary } from "../../i18n";
+import { readyText } from "../../lib/phase";
+import { useSession } from "../../shell/session";
+import { Button, IconButton, LinkButton } from "../../ui/controls";
+import { errorText } from "../../ui/toast";
+import { useDesktopOrders } from "../desktops/orders";
+import { ClipboardPanel } from "./clipboard";
+import { ConsoleScreen, type Overlay } from "./console-screen";
+
+/** What is said over the picture for what the desktop is doing; `null`: it runs. */
+export function overlayFor(d: Desktop, t: Dictionary): Omit<Overlay, "action"> | null {
+  switch (d.phase) {
+    case "running":
+      return null;
+    case "starting":
+      return { title: t.console.starting, detail: d.detail, busy: true };
+    case "stopped":
+      return d.desired === "running"
+        ? { title: t.console.starting, detail: d.detail, busy: true }
+        : { title: t.console.off, busy: false };
+    case "suspended":
+      return d.desired === "running"
+        ? { title: t.console.starting, detail: d.detail, busy: true }
+        : { title: t.console.suspended, busy: false };
+    case "suspending":
+      return { title: t.console.suspending, detail: d.detail, busy: true };
+    case "stopping":
+      return { title: d.desired === "running" ? t.console.resetting : t.console.stopping, detail: d.detail, busy: true };
+    case "failed":
+      return { title: t.console.failed, detail: d.detail, busy: false };
+    case "unknown":
+      return { title: t.console.unknown, detail: d.detail, busy: true };
+  }
+}
+
+function Loaded({ desktop }: { desktop: Desktop }) {
+  const { t } = useWords();
+  const { me, staff } = useSession();
+  const mine = desktop.user === me.user.id;
+  const orders = useDesktopOrders(desktop, desktop.course_name);
+  const [clipboard, setClipboard] = useState(false);
+
+  // Opening means wanting to use it. Once: who switches it off here wants it off.
+  const opened = useRef(false);
+  const { phase } = desktop;
+  useEffect(() => {
+    if (opened.current) return;
+    opened.current = true;
+    if (mine && (phase === "stopped" || phase === "suspended")) orders.start();
+  });
+
+  const words = overlayFor(desktop, t);
+  const canStart = phase === "stopped" || phase === "suspended" || phase === "failed";
+  const overlay: Overlay | null = words && {
+    ...words,
+    action:
+      canStart && !words.busy ? (
+        <Button look="primary" icon="play" busy={orders.busy} onClick={orders.start}>
+          {phase === "suspended" ? t.desktop.resume : t.desktop.start}
+        </Button>
+      ) : undefined,
+  };
+
+  return (
+    <ConsoleScreen
+      title={desktop.course_name}
+      subtitle={mine ? readyText(desktop, t) : <strong>{t.console.watching(desktop.user_name)}</strong>}
+      backTo={staff && !mine ? `/courses/${desktop.course}` : "/"}
+      running={phase === "running"}
+      getTicket={() => desktops.ticket(desktop.id)}
+      overlay={overlay}
+      tools={
+        <>
+          <IconButton icon="clipboard" label={t.console.clipboard} aria-pressed={clipboard} onClick={() => setClipboard(!clipboard)} disabled={phase !== "running"} />
+          <IconButton icon="reset" label={t.desktop.reset} busy={orders.busy} disabled={phase !== "running" && phase !== "failed"} onClick={() => void orders.reset()} />
+          <IconButton icon="suspend" label={t.desktop.suspend} disabled={phase !== "running"} onClick={orders.suspend} />
+        </>
+      }
+      panel={clipboard && <ClipboardPanel desktop={desktop.id} onClose={() => setClipboard(false)} />}
+    />
+  );
+}
+
+export function DesktopConsolePage({ id }: { id: string }) {
+  const { t } = useWords();
+  const desktop = useDesktop(id);
+  if (desktop.data) return <Loaded key={id} desktop={desktop.data} />;
+  return (
+    <div className="console">
+      <main className="console-stage" id="main">
+        <div className="console-overlay" role="status">
+          <div>
+            {desktop.error ? (
+              <>
+                <p className="overlay-title">{errorText(desktop.error, t)}</p>
+                <LinkButton to="/">{t.common.home}</LinkButton>
+              </>
+            ) : (
+              <>
+                <span className="spinner big" aria-hidden="true" />
+                <p className="overlay-title">{t.common.loading}</p>
+              </>
+            )}
+          </div>
+        </div>
+      </main>
+    </div>
+  );
+}

@@ -1,0 +1,24 @@
+// Keys of an on-screen keyboard, which come as text and not as key presses.
+
+const SPECIAL: Record<string, number> = {
+  Backspace: 0xff08,
+  Tab: 0xff09,
+  Enter: 0xff0d,
+  Escape: 0xff1b,
+  ArrowLeft: 0xff51,
+  ArrowUp: 0xff52,
+  ArrowRight: 0xff53,
+  ArrowDown: 0xff54,
+};
+
+/** The X11 keysym of a key that makes no text; `null` for those that do. */
+export const specialKeysym = (key: string): number | null => SPECIAL[key] ?? null;
+
+/** The X11 keysym of a character: Latin-1 is itself, the rest is Unicode plus a flag. */
+export function keysymOf(character: string): number | null {
+  const code = character.codePointAt(0);
+  if (code === undefined) return null;
+  if (code === 10 || code === 13) return 0xff0d;
+  if (code < 0x20) return null;
+  return code <= 0xff ? code : 0x0100_0000 | code;
+}

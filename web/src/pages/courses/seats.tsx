@@ -1,0 +1,156 @@
+// A class as seats, or as a table.
+import type { Desktop } from "../../api/types";
+import { useWords } from "../../i18n";
+import { kib, percent, seconds } from "../../lib/format";
+import { allowed, isMoving, startedByText, toneOf } from "../../lib/phase";
+import { LinkButton, PhaseBadge } from "../../ui/controls";
+import { Icon } from "../../ui/icons";
+import { Menu, type MenuItem } from "../../ui/pieces";
+import { useDesktopOrders } from "../desktops/orders";
+
+interface Props {
+  desktops: Desktop[];
+  chosen: ReadonlySet<string>;
+  onToggle: (user: string) => void;
+  onDetails: (desktop: Desktop) => void;
+}
+
+function useSeatMenu(desktop: Desktop, onDetails: () => void): { items: MenuItem[]; orders: ReturnType<typeof useDesktopOrders> } {
+  const { t } = useWords();
+  const orders = useDesktopOrders(desktop, desktop.user_name);
+  const can = allowed(desktop.phase);
+  const items: MenuItem[] = [
+    { label: desktop.phase === "suspended" ? t.desktop.resume : t.desktop.start, icon: "play", disabled: !can.start, onSelect: orders.start },
+    { label: t.desktop.suspend, icon: "suspend", disabled: !can.suspend, onSelect: orders.suspend },
+    { label: t.desktop.reset, icon: "reset", disabled: !can.reset, onSelect: () => void orders.reset() },
+    { label: desktop.phase === "suspended" ? t.desktop.discardSaved : t.desktop.stop, icon: "stop", disabled: !can.stop, onSelect: () => void orders.stop() },
+    { label: t.common.details, icon: "info", onSelect: onDetails },
+    { label: t.desktop.remove, icon: "trash", danger: true, onSelect: () => void orders.remove() },
+  ];
+  return { items, orders };
+}
+
+export function SeatGrid({ desktops, chosen, onToggle, onDetails }: Props) {
+  return (
+    <ul className="seats">
+      {desktops.map((d) => (
+        <Seat key={d.id} desktop={d} chosen={chosen.has(d.user)} onToggle={() => onToggle(d.user)} onDetails={() => onDetails(d)} />
+      ))}
+    </ul>
+  );
+}
+
+function Seat({ desktop: d, chosen, onToggle, onDetails }: { desktop: Desktop; chosen: boolean; onToggle: () => void; onDetails: () => void }) {
+  const { t } = useWords();
+  const { items } = useSeatMenu(d, onDetails);
+  const can = allowed(d.phase);
+  return (
+    <li className={`seat tone-${toneOf(d.phase)} ${chosen ? "chosen" : ""} ${isMoving(d.phase) ? "moving" : ""}`}>
+      <div className="row between seat-top">
+        <label className="seat-name">
+          <input type="checkbox" checked={chosen} onChange={onToggle} aria-label={t.courses.choose(d.user_name)} />
+          <span title={d.user_name}>{d.user_name}</span>
+        </label>
+        <Menu small label={`${t.common.actions}: ${d.user_name}`} items={items} />
+      </div>
+      <PhaseBadge phase={d.phase} />
+      <p className="seat-facts num">
+        {d.phase === "running" ? (
+          <>
+            {typeof d.usable_ms === "number" && <span title={t.courses.readyIn}>{seconds(d.usable_ms, t)}</span>}
+            <span title={t.courses.memory}>{kib(d.pss_kib)}</span>
+            <span title={t.courses.cpu}>{percent(d.cpu_percent)}</span>
+          </>
+        ) : (
+          <span className="seat-detail" title={d.detail}>
+            {d.detail || " "}
+          </span>
+        )}
+      </p>
+      <div className="row between seat-foot">
+        <span className="muted small">{d.host ?? ""}</span>
+        {(d.notice || d.cold_reason) && (
+          <span className="seat-flag" title={d.notice ?? `${t.desktop.coldWhy} ${d.cold_reason}`}>
+            <Icon name="warning" size={16} />
+            <span className="sr-only">{d.notice ?? d.cold_reason}</span>
+          </span>
+        )}
+        {can.open && (
+          <a className="seat-open" href={`#/console/${d.id}`} aria-label={`${t.courses.lookOver}: ${d.user_name}`} title={t.courses.lookOver}>
+            <Icon name="eye" size={18} /> {t.courses.open}
+          </a>
+        )}
+      </div>
+    </li>
+  );
+}
+
+export function SeatTable({ desktops, chosen, onToggle, onDetails }: Props) {
+  const { t } = useWords();
+  return (
+    <div className="table-wrap">
+      <table>
+        <thead>
+          <tr>
+            <th>
+              <span className="sr-only">{t.courses.chooseAll}</span>
+            </th>
+            <th>{t.courses.student}</th>
+            <th>{t.courses.state}</th>
+            <th>{t.courses.host}</th>
+            <th className="right">{t.courses.readyIn}</th>
+            <th className="right">{t.courses.memory}</th>
+            <th className="right">{t.courses.cpu}</th>
+            <th>
+              <span className="sr-only">{t.common.actions}</span>
+            </th>
+          </tr>
+        </thead>
+        <tbody>
+          {desktops.map((d) => (
+            <Row key={d.id} desktop={d} chosen={chosen.has(d.user)} onToggle={() => onToggle(d.user)} onDetails={() => onDetails(d)} />
+          ))}
+        </tbody>
+      </table>
+    </div>
+  );
+}
+
+function Row({ desktop: d, chosen, onToggle, onDetails }: { desktop: Desktop; chosen: boolean; onToggle: () => void; onDetails: () => void }) {
+  const { t } = useWords();
+  const { items } = useSeatMenu(d, onDetails);
+  const running = d.phase === "running";
+  const how = startedByText(d, t);
+  return (
+    <tr>
+      <td>
+        <input type="checkbox" checked={chosen} onChange={onToggle} aria-label={t.courses.choose(d.user_name)} />
+      </td>
+      <td>
+        <strong>{d.user_name}</strong>
+      </td>
+      <td>
+        <PhaseBadge phase={d.phase} />
+        {!running && d.detail && <span className="muted small block">{d.detail}</span>}
+        {d.notice && <span className="muted small block">{d.notice}</span>}
+      </td>
+      <td className="muted">{d.host ?? ""}</td>
+      <td className="right num">
+        {running && typeof d.usable_ms === "number" ? seconds(d.usable_ms, t) : ""}
+        {running && how && <span className="muted small block">{how}</span>}
+      </td>
+      <td className="right num">{running ? kib(d.pss_kib) : ""}</td>
+      <td className="right num">{running ? percent(d.cpu_percent) : ""}</td>
+      <td>
+        <span className="row end">
+          {allowed(d.phase).open && (
+            <LinkButton size="small" to={`/console/${d.id}`}>
+              {t.courses.open}
+            </LinkButton>
+          )}
+          <Menu small label={`${t.common.actions}: ${d.user_name}`} items={items} />
+        </span>
+      </td>
+    </tr>
+  );
+}
