@@ -1,1 +1,357 @@
-//! See ARCHITECTURE.md.
+//! The host agent: runs desktops on this machine as the controller says, watches
+//! them, and never starts what is out of date.
+//!
+//! - [`api`]: the requests. - [`desktop`]: one actor per desktop. - [`queue`]: its policy, pure.
+//! - [`start`]: from a request to what the hypervisor is told. - [`tiers`]: paths.
+//! - [`releases`]: bytes are verified before they are used. - [`seal`]: sealing jobs.
+//! - [`observe`]: what is said to the controller. - [`load`]: how the host is doing.
+//! - [`known`]: what survives a restart.
+//!
+//! **Invariants.** An older generation than one seen is never started, also after a
+//! restart. There is one machine per desktop at most. Machines outlive the agent:
+//! nothing here ends one because the agent ends or begins.
+
+mod agent;
+mod api;
+mod config;
+mod desktop;
+mod known;
+mod load;
+mod notes;
+mod observe;
+mod queue;
+mod releases;
+mod seal;
+mod start;
+#[cfg(test)]
+mod testing;
+mod tiers;
+
+pub use config::{HostConfig, Marks};
+pub use tiers::TIER_MARKER;
+
+use agent::Agent;
+use desktop::Actor;
+use known::{Known, KnownStore};
+use lyceum_hypervisor::{Hypervisor, Instance};
+use lyceum_model::{DesktopId, Phase};
+use lyceum_wire::{Access, Identity, PeerKind};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// How long work that must not be interrupted may take at a shutdown.
+const FINISH: Duration = Duration::from_secs(60);
+/// Between two attempts to take over a machine.
+const ADOPT_AGAIN: Duration = Duration::from_secs(2);
+
+/// Why a host agent can't run.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// The configuration can't work.
+    #[error("the host agent's configuration: {0}")]
+    Config(String),
+    /// A file of its own could not be used.
+    #[error("{what} {path} failed: {source}; check its owner and the space on its disk")]
+    File {
+        /// What was tried.
+        what: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// The system's words.
+        source: std::io::Error,
+    },
+    /// A file of its own holds nonsense.
+    #[error(
+        "{path} is damaged ({why}); restore it from a backup: without it this host could start what is out of date"
+    )]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// A machine of an interrupted seal can't be ended.
+    #[error(
+        "the machine in {path} was left by a seal and can't be ended: {why}; end its process, then start the agent again"
+    )]
+    Leftover {
+        /// Its run directory.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// Another agent uses the same state directory.
+    #[error("another host agent uses {0}: each agent needs a state_dir of its own")]
+    Busy(PathBuf),
+    /// It has no certificate.
+    #[error(
+        "this host has not joined a classroom: make a token with `lyceum host add` on the controller and start the agent with it once"
+    )]
+    NotJoined,
+    /// The tiers are not there.
+    #[error("{0}")]
+    Tiers(String),
+    /// It can't listen.
+    #[error("can't listen on {address}: {source}; is something else running there?")]
+    Listen {
+        /// Where.
+        address: std::net::SocketAddr,
+        /// The system's words.
+        source: std::io::Error,
+    },
+    /// Certificates.
+    #[error(transparent)]
+    Wire(#[from] lyceum_wire::WireError),
+}
+
+impl HostError {
+    pub(crate) fn file(what: &'static str, path: &Path, source: std::io::Error) -> HostError {
+        HostError::File {
+            what,
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
+
+/// Runs the agent until `shutdown` is cancelled. It must have [joined](lyceum_wire::join::join)
+/// into `config.state_dir`. Machines are left running and found again by the next start.
+///
+/// Dropping the future is as good as killing the process.
+pub async fn run(
+    config: HostConfig,
+    hypervisor: Arc<dyn Hypervisor>,
+    shutdown: CancellationToken,
+) -> Result<(), HostError> {
+    let identity = Identity::load(&config.state_dir)?.ok_or(HostError::NotJoined)?;
+    let address = config.listen;
+    let listener = tokio::net::TcpListener::bind(address)
+        .await
+        .map_err(|source| HostError::Listen { address, source })?;
+    run_on(config, hypervisor, identity, listener, shutdown).await
+}
+
+/// The same on a listener and with an identity that are there already.
+pub async fn run_on(
+    config: HostConfig,
+    hypervisor: Arc<dyn Hypervisor>,
+    identity: Identity,
+    listener: tokio::net::TcpListener,
+    shutdown: CancellationToken,
+) -> Result<(), HostError> {
+    config.check()?;
+    let state_dir = config.state_dir.clone();
+    for dir in [&state_dir, &state_dir.join("notes")] {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(|e| HostError::file("making", dir, e))?;
+    }
+    let _lock = lock(&state_dir)?;
+    make_run_dir(&config.run_dir)?;
+    make_run_dir(&config.desktops_run_dir())?;
+    let kill = CancellationToken::new();
+    let _killed_when_dropped = kill.clone().drop_guard();
+    let memory_mib = config.memory_mib.unwrap_or_else(load::default_memory_mib);
+    let agent = Agent::new(
+        config,
+        hypervisor,
+        releases::Releases::open(&state_dir)?,
+        KnownStore::open(state_dir.join("desktops"))?,
+        seal::Seals::open(state_dir.join("seals"))?,
+        memory_mib,
+        shutdown.clone(),
+        kill.clone(),
+    );
+    agent
+        .tiers
+        .check()
+        .map_err(|e| HostError::Tiers(e.message))?;
+    seal::recover(&agent).await?;
+    adopt_all(&agent).await?;
+    load::Sampler::new().sample(&agent).await;
+    {
+        let (agent, sampled) = (agent.clone(), agent.clone());
+        agent.spawn(load::run(sampled));
+    }
+    tracing::info!(name = %agent.config.name, "the host agent is up");
+    let served = lyceum_wire::serve(
+        listener,
+        api::router(agent.clone()),
+        &identity,
+        Access::Only(vec![PeerKind::Controller]),
+        shutdown,
+    )
+    .await;
+    agent.tasks.close();
+    finish(&agent).await;
+    served.map_err(HostError::from)
+}
+
+/// Lets what must not be interrupted come to its end.
+async fn finish(agent: &Agent) {
+    agent.shutdown.cancel();
+    if tokio::time::timeout(FINISH, agent.tasks.wait())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            "not everything came to its end in time; it is cleared up at the next start"
+        );
+    }
+    agent.kill.cancel();
+    agent.tasks.wait().await;
+}
+
+/// One agent per state directory, as long as the file is open.
+fn lock(state_dir: &Path) -> Result<nix::fcntl::Flock<std::fs::File>, HostError> {
+    let path = state_dir.join("agent.lock");
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|e| HostError::file("opening", &path, e))?;
+    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock).map_err(
+        |(_, errno)| match errno {
+            nix::errno::Errno::EWOULDBLOCK => HostError::Busy(state_dir.to_owned()),
+            errno => HostError::file("locking", &path, errno.into()),
+        },
+    )
+}
+
+/// A directory that the machines' user can pass but not list.
+pub(crate) fn make_run_dir(path: &Path) -> Result<(), HostError> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o711)
+        .create(path)
+        .map_err(|e| HostError::file("making", path, e))
+}
+
+/// Finds every machine again and what is kept of the others. Nothing is disturbed.
+async fn adopt_all(agent: &Arc<Agent>) -> Result<(), HostError> {
+    let mut known = agent.known.load()?;
+    let dir = agent.config.desktops_run_dir();
+    let entries = std::fs::read_dir(&dir).map_err(|e| HostError::file("reading", &dir, e))?;
+    let ids: Vec<DesktopId> = entries
+        .flatten()
+        .filter_map(|e| e.file_name().to_str()?.parse().ok())
+        .collect();
+    let found = futures::future::join_all(ids.into_iter().map(|id| async {
+        let found = adopt(agent, &id).await;
+        (id, found)
+    }))
+    .await;
+    for (id, found) in found {
+        let kept = known.remove(&id);
+        match found {
+            Ok(Some(instance)) => take(agent, id, kept.unwrap_or_default(), Some(instance)).await,
+            Ok(None) => ended_unseen(agent, id, kept.unwrap_or_default()).await,
+            Err(why) => {
+                tracing::error!(desktop = %id, "its machine can't be taken over yet: {why}");
+                let kept = kept.unwrap_or_default();
+                let mut seen = desktop::observed(&id, kept.generation, Phase::Unknown);
+                seen.detail = format!("its machine is there and can't be taken over yet: {why}");
+                agent.observatory.desktop(seen);
+                agent.not_adopted(&id, true);
+                agent.spawn(adopt_later(agent.clone(), id, kept));
+            }
+        }
+    }
+    for (id, kept) in known {
+        ended_unseen(agent, id, kept).await;
+    }
+    Ok(())
+}
+
+async fn adopt(agent: &Agent, id: &DesktopId) -> Result<Option<Arc<dyn Instance>>, String> {
+    let run_dir = agent.config.desktop_run_dir(id);
+    match agent.hypervisor.adopt(&run_dir).await {
+        Ok(Some(instance)) if instance.request().desktop != *id => Err(format!(
+            "it belongs to desktop {}",
+            instance.request().desktop
+        )),
+        Ok(Some(instance)) => Ok(Some(instance)),
+        Ok(None) => match std::fs::remove_dir_all(&run_dir) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e.to_string()),
+            _ => Ok(None),
+        },
+        Err(e) => Err(e.to_string()),
+    }
+}
+
+async fn adopt_later(agent: Arc<Agent>, id: DesktopId, kept: Known) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(ADOPT_AGAIN) => {}
+            () = agent.shutdown.cancelled() => return,
+        }
+        match adopt(&agent, &id).await {
+            Ok(Some(instance)) => {
+                take(&agent, id.clone(), kept, Some(instance)).await;
+                break;
+            }
+            Ok(None) => {
+                ended_unseen(&agent, id.clone(), kept).await;
+                break;
+            }
+            Err(why) => tracing::warn!(desktop = %id, "its machine can't be taken over yet: {why}"),
+        }
+    }
+    agent.not_adopted(&id, false);
+}
+
+/// Hands a desktop to its actor.
+async fn take(
+    agent: &Arc<Agent>,
+    id: DesktopId,
+    known: Known,
+    instance: Option<Arc<dyn Instance>>,
+) {
+    if let Some(instance) = &instance
+        && instance.request().generation > known.generation
+    {
+        // Only after the loss of what is kept: what runs is the best that is known.
+        tracing::warn!(desktop = %id, "it runs under a newer generation than was kept");
+        let mut kept = known.clone();
+        kept.generation = instance.request().generation;
+        kept.started = true;
+        kept.outcome = None;
+        if let Err(e) = agent.known.save(&id, kept).await {
+            tracing::error!("{e}");
+        }
+    }
+    let (mut actor, handle) = Actor::new(agent.clone(), id.clone(), known, instance);
+    actor.publish();
+    actor.look();
+    agent.add(id, actor, handle);
+}
+
+/// A desktop without a machine. One that was to run and whose end nobody saw has failed.
+async fn ended_unseen(agent: &Arc<Agent>, id: DesktopId, mut known: Known) {
+    if known.started && known.outcome.is_none() {
+        let mut seen = desktop::observed(&id, known.generation, Phase::Failed);
+        seen.detail = format!(
+            "its machine ended while the agent of host {} was not running",
+            agent.config.name
+        );
+        known.outcome = Some(seen);
+        if let Err(e) = agent.known.save(&id, known.clone()).await {
+            tracing::error!("{e}");
+        }
+    }
+    let speak = known
+        .outcome
+        .as_ref()
+        .is_some_and(|o| o.phase != Phase::Stopped);
+    let (mut actor, handle) = Actor::new(agent.clone(), id.clone(), known, None);
+    if speak {
+        actor.publish();
+    }
+    agent.add(id, actor, handle);
+}

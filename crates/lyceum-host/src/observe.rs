@@ -1,0 +1,179 @@
+//! What the agent says about itself: everything it knows of, with a revision
+//! that grows with every change, and a way to wait for the next one.
+
+use lyceum_model::{DesktopId, DraftId, Phase, UnixMillis};
+use lyceum_proto::host::{HostLoad, Observed, ObservedDesktop, SealStatus};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+use tokio::sync::watch;
+
+/// How long a desktop that has been stopped is spoken of. Suspended and failed ones are until they run again or are stopped.
+const SPEAK_OF_STOPPED: Duration = Duration::from_secs(600);
+
+/// Milliseconds since 1970.
+pub fn now() -> UnixMillis {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |d| d.as_millis() as UnixMillis)
+}
+
+struct State {
+    revision: u64,
+    desktops: BTreeMap<DesktopId, ObservedDesktop>,
+    stopped: BTreeMap<DesktopId, std::time::Instant>,
+    seals: BTreeMap<DraftId, SealStatus>,
+    load: HostLoad,
+}
+
+/// What is said.
+pub struct Observatory {
+    boot: u64,
+    state: Mutex<State>,
+    revision: watch::Sender<u64>,
+}
+
+impl Observatory {
+    /// Nothing observed yet.
+    pub fn new(load: HostLoad) -> Observatory {
+        // Microseconds of its start: below 2^53, so that JavaScript can read it.
+        let boot = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |d| d.as_micros() as u64);
+        Observatory {
+            boot,
+            state: Mutex::new(State {
+                revision: 1,
+                desktops: BTreeMap::new(),
+                stopped: BTreeMap::new(),
+                seals: BTreeMap::new(),
+                load,
+            }),
+            revision: watch::Sender::new(1),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State) -> bool) {
+        let mut state = self.lock();
+        if change(&mut state) {
+            state.revision += 1;
+            self.revision.send_replace(state.revision);
+        }
+    }
+
+    /// Says this of a desktop.
+    pub fn desktop(&self, observed: ObservedDesktop) {
+        self.change(|state| {
+            let id = observed.desktop.clone();
+            if observed.phase == Phase::Stopped {
+                state.stopped.insert(id.clone(), std::time::Instant::now());
+            } else {
+                state.stopped.remove(&id);
+            }
+            state.desktops.insert(id, observed.clone()) != Some(observed)
+        });
+    }
+
+    /// What is said of a desktop.
+    pub fn get(&self, desktop: &DesktopId) -> Option<ObservedDesktop> {
+        self.lock().desktops.get(desktop).cloned()
+    }
+
+    /// Says this of a seal.
+    pub fn seal(&self, status: SealStatus) {
+        self.change(|state| {
+            state.seals.insert(status.draft.clone(), status.clone()) != Some(status)
+        });
+    }
+
+    /// What is said of a seal.
+    pub fn get_seal(&self, draft: &DraftId) -> Option<SealStatus> {
+        self.lock().seals.get(draft).cloned()
+    }
+
+    /// Speaks no more of a seal.
+    pub fn forget_seal(&self, draft: &DraftId) {
+        self.change(|state| state.seals.remove(draft).is_some());
+    }
+
+    /// The load as last sampled.
+    pub fn load(&self) -> HostLoad {
+        self.lock().load.clone()
+    }
+
+    /// A new sample: the load, and memory (KiB) and CPU (percent of one) of desktops. One revision for all of it.
+    pub fn sampled(&self, load: HostLoad, usage: &BTreeMap<DesktopId, (u64, f64)>) {
+        self.change(|state| {
+            state.load = load;
+            for (id, desktop) in &mut state.desktops {
+                let (pss_kib, cpu_percent) = usage.get(id).copied().unwrap_or_default();
+                desktop.pss_kib = pss_kib;
+                desktop.cpu_percent = cpu_percent;
+            }
+            let State {
+                desktops, stopped, ..
+            } = state;
+            stopped.retain(|id, since| {
+                let keep = since.elapsed() < SPEAK_OF_STOPPED;
+                if !keep {
+                    desktops.remove(id);
+                }
+                keep
+            });
+            true
+        });
+    }
+
+    /// Everything.
+    pub fn observed(&self) -> Observed {
+        let state = self.lock();
+        Observed {
+            boot: self.boot,
+            revision: state.revision,
+            desktops: state.desktops.values().cloned().collect(),
+            seals: state.seals.values().cloned().collect(),
+            load: state.load.clone(),
+        }
+    }
+
+    /// Everything, as soon as the revision is above `after`, and in any case after
+    /// `wait`. A number above our own is from before a restart: answered at once.
+    pub async fn watch(&self, after: u64, wait: Duration) -> Observed {
+        let mut revision = self.revision.subscribe();
+        if *revision.borrow_and_update() == after {
+            // Either way there is something to say.
+            let _ = tokio::time::timeout(wait, revision.changed()).await;
+        }
+        self.observed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_ends_with_a_change_or_with_its_time() {
+        let seen = Observatory::new(crate::load::unmeasured(1024));
+        let first = seen.watch(0, Duration::from_secs(60)).await;
+        assert_eq!(first.revision, 1);
+        // Nothing happens: the (paused) clock runs on to the end of the wait.
+        let again = seen.watch(1, Duration::from_secs(60)).await;
+        assert_eq!(again.revision, 1);
+        let (changed, ()) = tokio::join!(seen.watch(1, Duration::from_secs(3600)), async {
+            seen.seal(SealStatus {
+                draft: "d".parse().unwrap(),
+                step: "booting".into(),
+                outcome: None,
+            });
+        });
+        assert_eq!((changed.revision, changed.seals.len()), (2, 1));
+        // Of an earlier start of the agent.
+        let at_once = seen.watch(99, Duration::from_secs(3600)).await;
+        assert_eq!(at_once.revision, 2);
+    }
+}
