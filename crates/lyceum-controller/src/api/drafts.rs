@@ -23,6 +23,9 @@ use utoipa_axum::routes;
 /// Longest note of a release, characters.
 const NOTE: usize = 500;
 
+/// What an ISO is installed to when nobody says how large, GiB.
+const ISO_DISK_GIB: u32 = 20;
+
 /// Its routes.
 pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -154,7 +157,7 @@ async fn delete(
 struct UploadQuery {
     /// Name of the file, for people.
     name: String,
-    /// For an ISO: GiB of the empty disk to install to; 20 when it is not given.
+    /// For an ISO: GiB of the empty disk to install to; 20 when it is not given and the name ends with `.iso`.
     iso_disk_gib: Option<u32>,
 }
 
@@ -173,8 +176,9 @@ async fn receive(
 ) -> Result<(StatusCode, Json<DraftAccepted>), ApiFailure> {
     actor.require_teacher()?;
     let name = lyceum_model::name::title("the file's name", &query.name, 255)?;
-    let gib = query.iso_disk_gib.unwrap_or(20);
-    if !(1..=super::images::DISK_GIB).contains(&gib) {
+    let is_iso = name.to_lowercase().ends_with(".iso");
+    let gib = query.iso_disk_gib.or(is_iso.then_some(ISO_DISK_GIB));
+    if let Some(gib) = gib.filter(|gib| !(1..=super::images::DISK_GIB).contains(gib)) {
         return Err(ApiFailure::invalid(format!(
             "a disk has 1 to {} GiB, not {gib}",
             super::images::DISK_GIB
@@ -202,7 +206,7 @@ async fn receive(
         job: JobId::new(),
         name,
         bytes,
-        iso_disk_bytes: Some(u64::from(gib) << 30),
+        iso_disk_bytes: gib.map(|gib| u64::from(gib) << 30),
         alive: app.now(),
     };
     let mut tx = app.store.begin_write().await?;

@@ -171,8 +171,8 @@ pub async fn step(app: &App, draft: &Draft, work: &Work) -> Result<Next, StepErr
         }
         Work::Finish { job, end } => import::finish(app, draft, job.as_ref(), end).await,
         Work::Seal { order, step } => seal::step(app, draft, order, step).await,
-        Work::Discard { job, host, release } => {
-            import::discard(app, draft, job.as_ref(), host.as_ref(), release.as_ref()).await
+        Work::Discard { job, host, published } => {
+            import::discard(app, draft, job.as_ref(), host.as_ref(), published.as_ref()).await
         }
     }
 }

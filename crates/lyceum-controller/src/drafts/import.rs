@@ -2,11 +2,11 @@
 
 use super::engine::{Next, Outcome, StepError, end, end_operation, move_on, note};
 use super::machine;
-use super::work::{ImportEnd, Work};
+use super::work::{ImportEnd, Leftover, Work};
 use crate::app::App;
-use lyceum_model::{HostId, JobId, ReleaseId};
+use lyceum_model::{HostId, JobId};
 use lyceum_proto::code;
-use lyceum_proto::storage::{DraftRequest, ImportOutcome, ImportRequest, ImportStatus};
+use lyceum_proto::storage::{DraftRequest, ImportOutcome, ImportRequest, ImportStatus, Published};
 use lyceum_store::drafts::{self, Draft, State};
 use lyceum_store::releases;
 use lyceum_wire::{Client, ClientError};
@@ -111,7 +111,7 @@ pub async fn discard(
     draft: &Draft,
     job: Option<&JobId>,
     host: Option<&HostId>,
-    release: Option<&ReleaseId>,
+    published: Option<&Leftover>,
 ) -> Result<Next, StepError> {
     if !machine::is_gone(app, draft).await? {
         note(app, draft, "being deleted: its machine is being ended", None).await?;
@@ -124,8 +124,8 @@ pub async fn discard(
     }
     let storage = app.agents.storage().await?;
     forget_job(&storage, job).await?;
-    forget_release(app, &storage, release).await?;
     gone(&storage, &format!("/v1/staging/{}", draft.id)).await?;
+    forget_release(app, &storage, draft, published).await?;
     gone(&storage, &format!("/v1/drafts/{}", draft.id)).await?;
     let mut tx = app.store.begin_write().await?;
     if drafts::delete(&mut tx, draft).await? {
@@ -135,16 +135,29 @@ pub async fn discard(
     Ok(Next::Again)
 }
 
-/// Removes what was published and never offered.
+/// Removes what was published and is not to be offered. The staging folder is gone already.
 pub(super) async fn forget_release(
     app: &App,
     storage: &Client,
-    release: Option<&ReleaseId>,
+    draft: &Draft,
+    published: Option<&Leftover>,
 ) -> Result<(), StepError> {
+    let release = match published {
+        None => return Ok(()),
+        Some(Leftover::Release { release }) => release.clone(),
+        // Without a staging folder nothing is made any more; storage only tells what it made before.
+        Some(Leftover::Asked { request }) => {
+            let storage = storage.timeout(COPYING);
+            let path = format!("/v1/staging/{}/publish", draft.id);
+            match storage.post::<_, Published>(&path, request).await {
+                Ok(published) => published.release,
+                Err(e) if matches!(e.code(), Some(code::STATE | code::NOT_FOUND)) => return Ok(()),
+                Err(e) => return Err(e.into()),
+            }
+        }
+    };
     // What the store offers is never taken away here.
-    if let Some(release) = release
-        && releases::get(&app.store, release).await?.is_none()
-    {
+    if releases::get(&app.store, &release).await?.is_none() {
         gone(storage, &format!("/v1/releases/{release}")).await?;
     }
     Ok(())

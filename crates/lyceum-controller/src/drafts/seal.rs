@@ -38,7 +38,7 @@ pub async fn step(
         SealStep::Publish { host, request } => publish(app, draft, order, host, request).await,
         SealStep::Record { host, published } => record(app, draft, order, host, published).await,
         SealStep::Close { host, version, .. } => close(app, draft, host, *version).await,
-        SealStep::Cleanup { host, release, failure } => {
+        SealStep::Cleanup { host, published, failure } => {
             if let Some(host) = host {
                 note(app, draft, "clearing up after the seal", None).await?;
                 // Its QEMU may still write what is removed next, so this is waited for.
@@ -46,7 +46,7 @@ pub async fn step(
             }
             let storage = app.agents.storage().await?;
             gone(&storage, &format!("/v1/staging/{}", draft.id)).await?;
-            forget_release(app, &storage, release.as_ref()).await?;
+            forget_release(app, &storage, draft, published.as_ref()).await?;
             let (detail, outcome) = match failure {
                 Some(why) => (format!("the seal failed: {why}"), Outcome::Failed(why)),
                 None => ("the seal was called off".to_owned(), Outcome::Cancelled),

@@ -39,19 +39,22 @@ pub fn watch(app: &App, coming: &Upload) -> Result<Next, StepError> {
     Ok(Next::Wait(BEAT))
 }
 
-/// Refuses a file that can't fit, before any of it is read.
+/// Refuses a file that can't fit, before any of it is read. It is kept on the slow tier until
+/// it has become a disk on the fast one.
 pub async fn check_room(storage: &Client, bytes: u64) -> Result<(), ApiFailure> {
     let facts: StorageFacts = storage.get("/v1/storage").await.map_err(refusal)?;
-    if bytes > facts.fast.free_bytes {
-        return Err(ApiFailure::new(
-            StatusCode::INSUFFICIENT_STORAGE,
-            "tier_full",
-            format!(
-                "the file has {} and the fast tier has {} free: make room on it, or convert the file to a compressed qcow2 first",
-                super::import::bytes_text(bytes),
-                super::import::bytes_text(facts.fast.free_bytes)
-            ),
-        ));
+    for (tier, usage) in [("slow", facts.slow), ("fast", facts.fast)] {
+        if bytes > usage.free_bytes {
+            return Err(ApiFailure::new(
+                StatusCode::INSUFFICIENT_STORAGE,
+                "tier_full",
+                format!(
+                    "the file has {} and the {tier} tier has {} free: make room on it, or convert the file to a compressed qcow2 first",
+                    super::import::bytes_text(bytes),
+                    super::import::bytes_text(usage.free_bytes)
+                ),
+            ));
+        }
     }
     Ok(())
 }

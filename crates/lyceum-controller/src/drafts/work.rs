@@ -58,8 +58,8 @@ pub enum Work {
         job: Option<JobId>,
         /// Where it was being sealed.
         host: Option<HostId>,
-        /// What was published and not offered yet.
-        release: Option<ReleaseId>,
+        /// What was published and not offered, or may have been.
+        published: Option<Leftover>,
     },
 }
 
@@ -109,6 +109,22 @@ pub struct SealTerms {
     pub by: String,
     /// How long the guest may take until it is ready, milliseconds.
     pub ready_timeout_ms: u64,
+}
+
+/// A release that is not to be offered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "known", rename_all = "snake_case")]
+pub enum Leftover {
+    /// Storage answered with its name.
+    Release {
+        /// It.
+        release: ReleaseId,
+    },
+    /// Storage was asked to make it and may have; asking again tells its name.
+    Asked {
+        /// What it was asked.
+        request: PublishRequest,
+    },
 }
 
 /// Where a seal is.
@@ -168,8 +184,8 @@ pub enum SealStep {
     Cleanup {
         /// Where it was being sealed.
         host: Option<HostId>,
-        /// What was published already.
-        release: Option<ReleaseId>,
+        /// What was published, or may have been.
+        published: Option<Leftover>,
         /// Why; `None`: a person called it off.
         failure: Option<String>,
     },
@@ -220,31 +236,36 @@ impl Work {
 /// What removes a draft, whatever it is doing. `None`: it is being removed already, or closes
 /// by itself since its release is offered.
 pub fn discard(work: Option<&Work>) -> Option<Work> {
-    let (host, release) = match work {
+    let (host, published) = match work {
         Some(Work::Discard { .. } | Work::Seal { step: SealStep::Close { .. }, .. }) => return None,
-        Some(Work::Seal { step: SealStep::Cleanup { host, release, .. }, .. }) => {
-            (host.clone(), release.clone())
+        Some(Work::Seal { step: SealStep::Cleanup { host, published, .. }, .. }) => {
+            (host.clone(), published.clone())
         }
         Some(Work::Seal { step, .. }) => match step.cleanup(None) {
-            Some(SealStep::Cleanup { host, release, .. }) => (host, release),
+            Some(SealStep::Cleanup { host, published, .. }) => (host, published),
             _ => (None, None),
         },
         _ => (None, None),
     };
-    Some(Work::Discard { job: work.and_then(Work::job).cloned(), host, release })
+    Some(Work::Discard { job: work.and_then(Work::job).cloned(), host, published })
 }
 
 impl SealStep {
     /// The step that undoes this one; `None` when it is being undone already or can't be.
     /// `failure`: why; `None`: a person called it off.
     pub fn cleanup(&self, failure: Option<String>) -> Option<SealStep> {
-        let (host, release) = match self {
+        let (host, published) = match self {
             SealStep::StopMachine | SealStep::Stage { .. } | SealStep::Choose { .. } => (None, None),
             SealStep::Clear { host, .. } => (host.clone(), None),
-            SealStep::Watch { host, .. } | SealStep::Publish { host, .. } => (Some(host.clone()), None),
-            SealStep::Record { host, published } => (Some(host.clone()), Some(published.release.clone())),
+            SealStep::Watch { host, .. } => (Some(host.clone()), None),
+            SealStep::Publish { host, request } => {
+                (Some(host.clone()), Some(Leftover::Asked { request: request.clone() }))
+            }
+            SealStep::Record { host, published } => {
+                (Some(host.clone()), Some(Leftover::Release { release: published.release.clone() }))
+            }
             SealStep::Close { .. } | SealStep::Cleanup { .. } => return None,
         };
-        Some(SealStep::Cleanup { host, release, failure })
+        Some(SealStep::Cleanup { host, published, failure })
     }
 }
