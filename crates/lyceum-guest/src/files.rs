@@ -1,33 +1,37 @@
-//! Files written so that they are whole, old or new.
+//! Small files, written at little cost.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// Puts a file with these contents and permissions in the place of whatever is at `path`.
+/// Gives the file at `path` these contents; makes it with these permissions when there is none.
 ///
-/// Not synced: it runs at every fork, and a fork that loses power is made anew.
+/// A short file is changed in place: its one block is either old or new, whatever happens. Renaming a new file over the
+/// old one would make ext4 write it to the disk at once, which is most of what a new identity costs. Nor is it synced: a
+/// fork that loses power is made anew.
 pub fn replace(path: impl AsRef<Path>, contents: &[u8], mode: u32) -> io::Result<()> {
     let path = path.as_ref();
-    let mut new = path.as_os_str().to_owned();
-    new.push(".lyceum-new");
-    let _ = fs::remove_file(&new);
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(&new)?;
-    file.write_all(contents)?;
-    drop(file);
-    match fs::rename(&new, path) {
-        // A file that something is mounted over (machine-id, resolv.conf in containers) can only be written in place.
-        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
-            let _ = fs::remove_file(&new);
-            fs::write(path, contents)
+    let open = |new: bool| {
+        let mut options = OpenOptions::new();
+        options
+            .write(true)
+            .create_new(new)
+            .mode(mode)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(path)
+    };
+    let mut file = match open(false) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => open(true)?,
+        // A link to somebody else's file, such as a name service's: ours takes the place of the link.
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
+            fs::remove_file(path)?;
+            open(true)?
         }
-        other => other,
-    }
+        other => other?,
+    };
+    file.write_all(contents)?;
+    file.set_len(contents.len() as u64)
 }
 
 /// Removes a file. It is no error when there is none.

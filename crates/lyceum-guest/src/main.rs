@@ -6,11 +6,12 @@
 
 mod channel;
 mod desktop;
+mod dhcp;
 mod files;
 mod identity;
-mod lease;
 mod netlink;
 mod network;
+mod packet;
 mod protocol;
 mod sys;
 
@@ -31,7 +32,7 @@ const HELP: &str = "\
 lyceum-guest: gives a forked desktop its own identity and network
 
 Runs as root inside a golden image and talks to the host on the virtio-serial
-port org.lyceum.guest.0. As the script of udhcpc it passes leases on.
+port org.lyceum.guest.0.
 
   --ready-file FILE    the guest counts as usable once FILE exists
   --session-user NAME  the clipboard is that of this user's X session
@@ -40,13 +41,15 @@ port org.lyceum.guest.0. As the script of udhcpc it passes leases on.
 
 const TOKEN_PORT: u64 = 0;
 const TOKEN_LINKS: u64 = 1;
-const TOKEN_LEASES: u64 = 2;
+const TOKEN_PACKETS: u64 = 2;
 const TOKEN_DONE: u64 = 3;
 
 /// How long the port may take to appear while the guest boots.
 const PORT_PATIENCE: Duration = Duration::from_secs(30);
 /// How often the boot is looked at, until the guest is ready. Never afterwards: an idle guest must not wake up.
 const BOOT_POLL: Duration = Duration::from_millis(200);
+/// A clock that is wrong by more than this, in milliseconds, belongs to a machine that stood still.
+const STOOD_STILL_MS: u64 = 30_000;
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1).peekable();
@@ -59,12 +62,7 @@ fn main() -> ExitCode {
             println!("lyceum-guest {}", env!("CARGO_PKG_VERSION"));
             return ExitCode::SUCCESS;
         }
-        Some(action) => match lease::script(action) {
-            Some(Ok(())) => return ExitCode::SUCCESS,
-            Some(Err(error)) => return fail(&error.to_string()),
-            None => {}
-        },
-        None => {}
+        _ => {}
     }
     let run = Desktop::from_args(args).and_then(|desktop| Helper::start(desktop)?.run());
     match run {
@@ -108,16 +106,13 @@ impl Helper {
         std::fs::create_dir_all("/run/lyceum")
             .map_err(|error| format!("can't make /run/lyceum: {error}; run it as root"))?;
         let channel = open_channel()?;
-        let network = Network::new()
-            .map_err(|error| format!("can't watch the network cards: {error}; run it as root"))?;
         let (sender, done) = mpsc::channel();
         let waiting = |error| format!("can't set up waiting for events: {error}");
         let waker = Arc::new(sys::Waker::new().map_err(waiting)?);
         let epoll = sys::Epoll::new().map_err(waiting)?;
         channel.register(&epoll, TOKEN_PORT).map_err(waiting)?;
-        network
-            .register(&epoll, TOKEN_LINKS, TOKEN_LEASES)
-            .map_err(waiting)?;
+        let network = Network::new(&epoll, TOKEN_LINKS, TOKEN_PACKETS)
+            .map_err(|error| format!("can't watch the network cards: {error}; run it as root"))?;
         epoll.add(&*waker, TOKEN_DONE).map_err(waiting)?;
         let worker = Worker {
             done: sender,
@@ -154,15 +149,15 @@ impl Helper {
             for token in events {
                 match token {
                     TOKEN_PORT => self.hear(&mut answers)?,
-                    TOKEN_LINKS => report(self.network.links_changed(&mut answers)),
-                    TOKEN_LEASES => report(self.network.leases_changed(&mut answers)),
+                    TOKEN_LINKS => report(self.network.links_changed()),
+                    TOKEN_PACKETS => {}
                     _ => {
                         self.worker.waker.clear();
                         answers.extend(self.done.try_iter());
                     }
                 }
             }
-            self.network.expire(&mut answers);
+            self.network.work(&self.epoll, &mut answers);
             for (asker, result) in answers {
                 let line = protocol::answer(asker.id, result);
                 self.channel
@@ -226,7 +221,11 @@ impl Helper {
                 ));
             }
             Op::SetTime(unix_ms) => {
+                let wrong_by = sys::clock().abs_diff(unix_ms);
                 let set = sys::set_clock(unix_ms).map(|()| Value::Null);
+                if wrong_by > STOOD_STILL_MS {
+                    self.network.doubt();
+                }
                 answers.push((
                     asker,
                     set.map_err(|error| format!("can't set the clock: {error}")),
@@ -234,7 +233,7 @@ impl Helper {
             }
             Op::Network { mac, timeout_ms } => {
                 self.network
-                    .request(asker, mac, Duration::from_millis(timeout_ms), answers);
+                    .request(asker, mac, Duration::from_millis(timeout_ms));
             }
             Op::PrepareSeal => {
                 self.worker.spawn(asker, || {

@@ -2,20 +2,18 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixDatagram;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use ssh_key::rand_core::{OsRng, RngCore};
 
 use crate::channel::Asker;
+use crate::dhcp::{Client, Lease, Step};
 use crate::files;
-use crate::lease::{self, Lease, LeaseEvent};
 use crate::netlink::{LinkEvent, LinkWatch, Netlink};
+use crate::packet::Socket;
 use crate::protocol::Mac;
-use crate::sys;
+use crate::sys::Epoll;
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
@@ -36,22 +34,10 @@ struct Link {
     name: String,
     mac: Mac,
     client: Option<Client>,
-    lease: Option<Lease>,
-    no_answer: bool,
-}
-
-/// A running DHCP client. Ends with this value.
-#[derive(Debug)]
-struct Client {
-    child: Child,
-    pidfd: OwnedFd,
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        let _ = sys::kill(self.pidfd.as_fd());
-        let _ = self.child.wait();
-    }
+    /// Open while the client waits for an answer.
+    socket: Option<Socket>,
+    /// What the card has now.
+    applied: Option<Lease>,
 }
 
 /// All of it. Never blocks; the main loop says when to look.
@@ -59,40 +45,28 @@ impl Drop for Client {
 pub struct Network {
     watch: LinkWatch,
     netlink: Netlink,
-    leases: UnixDatagram,
     links: HashMap<u32, Link>,
     waiting: Vec<Waiting>,
+    packet_token: u64,
 }
 
 impl Network {
-    /// Watches for cards and leases. Needs `/run/lyceum`.
-    pub fn new() -> io::Result<Self> {
-        let _ = std::fs::remove_file(lease::SOCKET);
-        let leases = UnixDatagram::bind(lease::SOCKET)?;
-        std::fs::set_permissions(lease::SOCKET, std::fs::Permissions::from_mode(0o600))?;
-        leases.set_nonblocking(true)?;
+    /// Watches for cards. `link_token` and `packet_token` say what the main loop woke up for.
+    pub fn new(epoll: &Epoll, link_token: u64, packet_token: u64) -> io::Result<Self> {
+        let watch = LinkWatch::new()?;
+        epoll.add(&watch, link_token)?;
+        let netlink = Netlink::new()?;
         Ok(Self {
-            watch: LinkWatch::new()?,
-            netlink: Netlink::new()?,
-            leases,
+            watch,
+            netlink,
             links: HashMap::new(),
             waiting: Vec::new(),
+            packet_token,
         })
     }
 
-    /// Registers what wakes the main loop on its behalf.
-    pub fn register(
-        &self,
-        epoll: &sys::Epoll,
-        link_token: u64,
-        lease_token: u64,
-    ) -> io::Result<()> {
-        epoll.add(&self.watch, link_token)?;
-        epoll.add(&self.leases, lease_token)
-    }
-
     /// The host wants the card `mac` on the network.
-    pub fn request(&mut self, asker: Asker, mac: Mac, timeout: Duration, answers: &mut Answers) {
+    pub fn request(&mut self, asker: Asker, mac: Mac, timeout: Duration) {
         let now = Instant::now();
         // Far beyond any real wait, and safe to add to the clock.
         let deadline = now + timeout.min(Duration::from_secs(24 * 3600));
@@ -102,11 +76,19 @@ impl Network {
             since: now,
             deadline,
         });
-        self.serve(answers);
+    }
+
+    /// The machine stood still for a while: leases may have been given to others.
+    pub fn doubt(&mut self) {
+        let now = Instant::now();
+        self.links
+            .values_mut()
+            .filter_map(|link| link.client.as_mut())
+            .for_each(|client| client.doubt(now));
     }
 
     /// Cards came or went.
-    pub fn links_changed(&mut self, answers: &mut Answers) -> io::Result<()> {
+    pub fn links_changed(&mut self) -> io::Result<()> {
         for event in self.watch.events()? {
             match event {
                 LinkEvent::Present { index, name, mac } => {
@@ -114,161 +96,115 @@ impl Network {
                         name: String::new(),
                         mac,
                         client: None,
-                        lease: None,
-                        no_answer: false,
+                        socket: None,
+                        applied: None,
                     });
                     (link.name, link.mac) = (name, mac);
                 }
                 LinkEvent::Gone { index } => {
-                    // Its addresses and routes went with it; its client and its name servers are left for us.
+                    // Its addresses and routes went with it; its name servers are left for us.
                     if self
                         .links
                         .remove(&index)
-                        .is_some_and(|link| link.lease.is_some())
+                        .is_some_and(|link| link.applied.is_some())
                     {
                         self.write_resolv_conf();
                     }
                 }
             }
         }
-        self.serve(answers);
         Ok(())
     }
 
-    /// A DHCP client has news.
-    pub fn leases_changed(&mut self, answers: &mut Answers) -> io::Result<()> {
-        let mut buffer = [0; 4096];
-        loop {
-            match self.leases.recv(&mut buffer) {
-                Ok(length) => {
-                    if let Some((interface, event)) = lease::parse(&buffer[..length]) {
-                        self.lease_event(&interface, event);
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        self.serve(answers);
-        Ok(())
-    }
-
-    /// When [`Self::expire`] has to be called next.
+    /// When [`Self::work`] has to be called next.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.waiting.iter().map(|w| w.deadline).min()
+        let clients = self
+            .links
+            .values()
+            .filter_map(|link| link.client.as_ref())
+            .map(Client::next);
+        self.waiting
+            .iter()
+            .map(|waiting| waiting.deadline)
+            .chain(clients)
+            .min()
     }
 
-    /// Gives up on requests whose time is over.
-    pub fn expire(&mut self, answers: &mut Answers) {
+    /// Does everything that can be done now: starts clients, lets them talk, applies leases and answers requests.
+    pub fn work(&mut self, epoll: &Epoll, answers: &mut Answers) {
         let now = Instant::now();
+        let mut changed = false;
+        for (&index, link) in &mut self.links {
+            if link.client.is_none() && self.waiting.iter().any(|waiting| waiting.mac == link.mac) {
+                if let Err(error) = self.netlink.set_up(index) {
+                    let why = format!("can't switch {} on: {error}", link.name);
+                    fail(&mut self.waiting, link.mac, &why, answers);
+                    continue;
+                }
+                let hostname =
+                    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+                link.client = Some(Client::new(
+                    link.mac,
+                    hostname.trim_end().to_owned(),
+                    OsRng.next_u32(),
+                    now,
+                ));
+            }
+            if let Err(error) = link.talk(index, now, epoll, self.packet_token) {
+                let why = format!("can't ask for an address on {}: {error}", link.name);
+                fail(&mut self.waiting, link.mac, &why, answers);
+            }
+            changed |= link.apply(index, &self.netlink);
+        }
+        if changed {
+            self.write_resolv_conf();
+        }
+        self.answer(now, answers);
+    }
+
+    /// Answers requests whose card has a lease, and those whose time is over.
+    fn answer(&mut self, now: Instant, answers: &mut Answers) {
         let links = &self.links;
         self.waiting.retain(|waiting| {
-            let open = waiting.deadline > now;
-            if !open {
-                let link = links.values().find(|link| link.mac == waiting.mac);
-                let why = match link {
-                    None => format!(
-                        "no network card with the address {} appeared; was it plugged in?",
-                        waiting.mac
-                    ),
-                    Some(link) if link.no_answer => {
-                        format!(
-                            "no DHCP server answers on {}; check the desktop's network",
-                            link.name
-                        )
-                    }
-                    Some(link) => format!(
-                        "no DHCP lease on {} in time; it is still being tried",
+            let link = links.values().find(|link| link.mac == waiting.mac);
+            if let Some(lease) = link.and_then(|link| link.applied.as_ref()) {
+                let address = format!("{}/{}", lease.address, lease.prefix);
+                let took = now.saturating_duration_since(waiting.since).as_millis() as u64;
+                answers.push((
+                    waiting.asker,
+                    Ok(json!({ "address": address, "took_ms": took })),
+                ));
+                return false;
+            }
+            if waiting.deadline > now {
+                return true;
+            }
+            let why = match link {
+                None => format!(
+                    "no network card with the address {} appeared; was it plugged in?",
+                    waiting.mac
+                ),
+                Some(link) if link.client.as_ref().is_some_and(Client::unanswered) => {
+                    format!(
+                        "no DHCP server answers on {}; check the desktop's network",
                         link.name
-                    ),
-                };
-                answers.push((waiting.asker, Err(why)));
-            }
-            open
-        });
-    }
-
-    /// Starts clients for cards that are waited for and answers requests whose card has a lease.
-    fn serve(&mut self, answers: &mut Answers) {
-        let (links, netlink) = (&mut self.links, &self.netlink);
-        self.waiting.retain(|waiting| {
-            let Some((&index, link)) = links.iter_mut().find(|(_, link)| link.mac == waiting.mac)
-            else {
-                return true;
-            };
-            if let Some(client) = &mut link.client {
-                // One that ended by itself holds no lease any more.
-                if !matches!(client.child.try_wait(), Ok(None)) {
-                    link.client = None;
-                    link.lease = None;
+                    )
                 }
-            }
-            if link.client.is_none() {
-                match start_client(netlink, index, &link.name) {
-                    Ok(client) => link.client = Some(client),
-                    Err(error) => {
-                        answers.push((waiting.asker, Err(error)));
-                        return false;
-                    }
-                }
-            }
-            let Some(lease) = &link.lease else {
-                return true;
+                Some(link) => format!(
+                    "no DHCP lease on {} in time; it is still being tried",
+                    link.name
+                ),
             };
-            let took = waiting.since.elapsed().as_millis() as u64;
-            let address = format!("{}/{}", lease.address, lease.prefix);
-            answers.push((
-                waiting.asker,
-                Ok(json!({ "address": address, "took_ms": took })),
-            ));
+            answers.push((waiting.asker, Err(why)));
             false
         });
-    }
-
-    fn lease_event(&mut self, interface: &str, event: LeaseEvent) {
-        let found = self
-            .links
-            .iter_mut()
-            .find(|(_, link)| link.name == interface && link.client.is_some());
-        let Some((&index, link)) = found else { return };
-        link.no_answer = matches!(event, LeaseEvent::NoAnswer);
-        let new = match event {
-            LeaseEvent::Bound(lease) => Some(lease),
-            LeaseEvent::Unbound => None,
-            LeaseEvent::NoAnswer => return,
-        };
-        if link.lease == new {
-            return;
-        }
-        let old = link.lease.take();
-        if let Some(old) = &old
-            && new
-                .as_ref()
-                .is_none_or(|new| (new.address, new.prefix) != (old.address, old.prefix))
-            && let Err(error) = self.netlink.remove_address(index, old.address, old.prefix)
-        {
-            eprintln!(
-                "lyceum-guest: can't take the old address {} from {interface}: {error}",
-                old.address
-            );
-        }
-        if let Some(new) = new {
-            match apply(&self.netlink, index, &new) {
-                Ok(()) => link.lease = Some(new),
-                Err(error) => {
-                    eprintln!("lyceum-guest: can't give {interface} its address: {error}")
-                }
-            }
-        }
-        self.write_resolv_conf();
     }
 
     fn write_resolv_conf(&self) {
         let text: String = self
             .links
             .values()
-            .filter_map(|l| l.lease.as_ref())
+            .filter_map(|l| l.applied.as_ref())
             .map(Lease::resolv_conf)
             .collect();
         if let Err(error) = files::replace(RESOLV_CONF, text.as_bytes(), 0o644) {
@@ -277,32 +213,82 @@ impl Network {
     }
 }
 
-fn apply(netlink: &Netlink, index: u32, lease: &Lease) -> io::Result<()> {
-    netlink.add_address(index, lease.address, lease.prefix)?;
-    match lease.router {
-        Some(router) => netlink.set_default_route(index, router, lease.reaches(router)),
-        None => Ok(()),
+/// Tells everyone who waits for this card why there is no point in it.
+fn fail(waiting: &mut Vec<Waiting>, mac: Mac, why: &str, answers: &mut Answers) {
+    for waiting in waiting.extract_if(.., |waiting| waiting.mac == mac) {
+        answers.push((waiting.asker, Err(why.to_owned())));
     }
 }
 
-fn start_client(netlink: &Netlink, index: u32, name: &str) -> Result<Client, String> {
-    netlink
-        .set_up(index)
-        .map_err(|error| format!("can't switch {name} on: {error}"))?;
-    let this = std::env::current_exe()
-        .map_err(|error| format!("can't find this program's own file: {error}"))?;
-    let mut command = Command::new("udhcpc");
-    // Stays (-f) for the renewals. The options asked for are those that are used: fewer bytes, less to go wrong.
-    command.args(["-f", "-i", name, "-t", "8", "-T", "1", "-A", "4", "-o"]);
-    command
-        .args([
-            "-O", "subnet", "-O", "router", "-O", "dns", "-O", "domain", "-s",
-        ])
-        .arg(this);
-    command.stdin(Stdio::null()).stdout(Stdio::null());
-    let child = command.spawn().map_err(|error| {
-        format!("can't run udhcpc: {error}; install the Debian package udhcpc (or busybox with that applet)")
-    })?;
-    let pidfd = sys::pidfd(child.id()).map_err(|error| format!("can't watch udhcpc: {error}"))?;
-    Ok(Client { child, pidfd })
+impl Link {
+    /// Hears and says what its DHCP client has to. Does nothing for a card that nobody asked for.
+    fn talk(&mut self, index: u32, now: Instant, epoll: &Epoll, token: u64) -> io::Result<()> {
+        let Some(client) = &mut self.client else {
+            return Ok(());
+        };
+        let mut buffer = [0; 2048];
+        while let Some(socket) = self.socket.as_ref().filter(|_| client.listens()) {
+            match socket.receive(&mut buffer) {
+                Ok(Some((length, from))) => {
+                    send(socket, client.received(&buffer[..length], from, now))
+                }
+                Ok(None) => break,
+                // A card that is just being taken away; the next try tells.
+                Err(error) if error.raw_os_error() == Some(libc::ENETDOWN) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        let step = client.due(now);
+        if !client.listens() {
+            self.socket = None;
+        } else if self.socket.is_none() {
+            let socket = Socket::open(index)?;
+            epoll.add(&socket, token)?;
+            self.socket = Some(socket);
+        }
+        if let Some(socket) = &self.socket {
+            send(socket, step);
+        }
+        Ok(())
+    }
+
+    /// Gives the card what its client holds. Returns whether anything changed.
+    fn apply(&mut self, index: u32, netlink: &Netlink) -> bool {
+        let new = self.client.as_ref().and_then(Client::lease);
+        if new == self.applied.as_ref() {
+            return false;
+        }
+        if let Some(old) = self.applied.take()
+            && new.is_none_or(|new| (new.address, new.prefix) != (old.address, old.prefix))
+            && let Err(error) = netlink.remove_address(index, old.address, old.prefix)
+        {
+            eprintln!(
+                "lyceum-guest: can't take {} from {}: {error}",
+                old.address, self.name
+            );
+        }
+        let Some(new) = new else { return true };
+        let set = netlink
+            .add_address(index, new.address, new.prefix)
+            .and_then(|()| match new.router {
+                Some(router) => netlink.set_default_route(index, router, new.reaches(router)),
+                None => Ok(()),
+            });
+        match set {
+            Ok(()) => self.applied = Some(new.clone()),
+            Err(error) => eprintln!(
+                "lyceum-guest: can't give {} its address: {error}",
+                self.name
+            ),
+        }
+        true
+    }
+}
+
+fn send(socket: &Socket, step: Step) {
+    if let Some((packet, to)) = step.send
+        && let Err(error) = socket.send(&packet, to)
+    {
+        eprintln!("lyceum-guest: can't send a DHCP packet: {error}; it will be tried again");
+    }
 }

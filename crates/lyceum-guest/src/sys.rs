@@ -115,14 +115,6 @@ pub fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     check_len(unsafe { libc::write(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) })
 }
 
-/// A process as a descriptor that becomes readable when the process ends.
-pub fn pidfd(pid: u32) -> io::Result<OwnedFd> {
-    // SAFETY: no pointers; the result is a new descriptor with close-on-exec set.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0) };
-    check(fd as libc::c_int)?;
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
-}
-
 /// A routing netlink socket. `link_events`: subscribed to links coming and going, and not blocking.
 pub fn netlink(link_events: bool) -> io::Result<OwnedFd> {
     let mut kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
@@ -152,6 +144,12 @@ pub fn netlink(link_events: bool) -> io::Result<OwnedFd> {
 pub fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     // SAFETY: pointer and length are those of the slice.
     check_len(unsafe { libc::recv(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) })
+}
+
+/// The wall clock: Unix time in milliseconds, 0 before 1970.
+pub fn clock() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as u64)
 }
 
 /// Sets the wall clock. Unix time in milliseconds.
@@ -212,25 +210,112 @@ pub fn account(name: &str) -> io::Result<Option<(u32, u32, String)>> {
     }))
 }
 
-/// Kills a process by descriptor, so that a reused number can never be hit.
-pub fn kill(pidfd: BorrowedFd<'_>) -> io::Result<()> {
-    let none: *const libc::siginfo_t = std::ptr::null();
-    // SAFETY: a null siginfo means "as kill(2)".
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_pidfd_send_signal,
-            pidfd.as_raw_fd(),
-            libc::SIGKILL,
-            none,
-            0,
-        )
-    };
-    check(result as libc::c_int)?;
-    Ok(())
-}
-
 /// Restricts what new files may be: `umask(2)`.
 pub fn set_umask(mask: u32) {
     // SAFETY: no pointers, cannot fail.
     unsafe { libc::umask(mask) };
+}
+
+/// A socket for IP packets of one card, that hears only UDP to port 68 and does not block.
+pub fn packet_socket(index: u32) -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    let protocol = (libc::ETH_P_IP as u16).to_be();
+    // Made for no protocol: it hears nothing until its filter is in place and it is bound.
+    // SAFETY: no pointers; the new descriptor is ours alone.
+    let socket = unsafe {
+        let fd = check(libc::socket(libc::AF_PACKET, kind, 0))?;
+        OwnedFd::from_raw_fd(fd)
+    };
+    let op = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    let mut program = [
+        op(0x30, 0, 0, 9),      // the protocol
+        op(0x15, 0, 6, 17),     // is UDP?
+        op(0x28, 0, 0, 6),      // the fragment's place
+        op(0x45, 4, 0, 0x1fff), // is the first?
+        op(0xb1, 0, 0, 0),      // the header's length
+        op(0x48, 0, 0, 2),      // the port
+        op(0x15, 0, 1, 68),     // is the client's?
+        op(0x06, 0, 0, 0xffff), // take it
+        op(0x06, 0, 0, 0),      // or not
+    ];
+    let filter = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_mut_ptr(),
+    };
+    let length = size_of::<libc::sock_fprog>() as libc::socklen_t;
+    let (level, name) = (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER);
+    // SAFETY: `filter` describes `program`; both live through the call, and the kernel copies them.
+    check(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw const filter).cast(),
+            length,
+        )
+    })?;
+    let address = link_address(index, [0; 6], protocol);
+    // SAFETY: `address` is a sockaddr_ll of that length.
+    check(unsafe {
+        libc::bind(
+            socket.as_raw_fd(),
+            (&raw const address).cast(),
+            LINK_ADDRESS,
+        )
+    })?;
+    Ok(socket)
+}
+
+const LINK_ADDRESS: libc::socklen_t = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+
+fn link_address(index: u32, mac: [u8; 6], protocol: u16) -> libc::sockaddr_ll {
+    // SAFETY: all-zero is a valid sockaddr_ll.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = protocol;
+    address.sll_ifindex = index as libc::c_int;
+    address.sll_halen = 6;
+    address.sll_addr[..6].copy_from_slice(&mac);
+    address
+}
+
+/// Sends an IP packet through a card to the Ethernet address `to`.
+pub fn send_packet(
+    socket: BorrowedFd<'_>,
+    index: u32,
+    to: [u8; 6],
+    packet: &[u8],
+) -> io::Result<()> {
+    let address = link_address(index, to, (libc::ETH_P_IP as u16).to_be());
+    // SAFETY: pointers and lengths describe the slice and the address.
+    check_len(unsafe {
+        libc::sendto(
+            socket.as_raw_fd(),
+            packet.as_ptr().cast(),
+            packet.len(),
+            0,
+            (&raw const address).cast(),
+            LINK_ADDRESS,
+        )
+    })?;
+    Ok(())
+}
+
+/// Receives an IP packet; returns its length and the Ethernet address it came from.
+pub fn receive_packet(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, [u8; 6])> {
+    let mut address = link_address(0, [0; 6], 0);
+    let mut length = LINK_ADDRESS;
+    // SAFETY: pointers and lengths describe the buffer and the address.
+    let received = check_len(unsafe {
+        libc::recvfrom(
+            socket.as_raw_fd(),
+            buffer.as_mut_ptr().cast(),
+            buffer.len(),
+            0,
+            (&raw mut address).cast(),
+            &mut length,
+        )
+    })?;
+    let [a, b, c, d, e, f, _, _] = address.sll_addr;
+    Ok((received, [a, b, c, d, e, f]))
 }
