@@ -49,9 +49,19 @@ impl Tickets {
         let mut map = self.0.lock().unwrap_or_else(|p| p.into_inner());
         map.retain(|_, grant| grant.expires > now);
         if map.len() >= WAITING_MAX {
-            return Err(ApiFailure::too_many("too many consoles are being opened: wait a moment", 30));
+            return Err(ApiFailure::too_many(
+                "too many consoles are being opened: wait a moment",
+                30,
+            ));
         }
-        map.insert(secret::hash(&text), Grant { desktop, login: login.to_owned(), expires });
+        map.insert(
+            secret::hash(&text),
+            Grant {
+                desktop,
+                login: login.to_owned(),
+                expires,
+            },
+        );
         Ok((text, expires))
     }
 
@@ -60,7 +70,8 @@ impl Tickets {
         let mut map = self.0.lock().unwrap_or_else(|p| p.into_inner());
         let hash = secret::hash(ticket);
         // A ticket in the wrong hands is used up as well.
-        map.remove(&hash).filter(|grant| grant.expires > now && grant.login == login)
+        map.remove(&hash)
+            .filter(|grant| grant.expires > now && grant.login == login)
     }
 }
 
@@ -75,12 +86,24 @@ mod tests {
         let issue = || tickets.issue(d.clone(), "ann", 1000).expect("ticket").0;
         let ticket = issue();
         assert!(tickets.redeem("forged", "ann", 1000).is_none());
-        assert_eq!(tickets.redeem(&ticket, "ann", 1001).map(|g| g.desktop), Some(d.clone()));
+        assert_eq!(
+            tickets.redeem(&ticket, "ann", 1001).map(|g| g.desktop),
+            Some(d.clone())
+        );
         assert!(tickets.redeem(&ticket, "ann", 1001).is_none(), "used twice");
         let ticket = issue();
-        assert!(tickets.redeem(&ticket, "ben", 1001).is_none(), "another person's");
-        assert!(tickets.redeem(&ticket, "ann", 1001).is_none(), "used up by the attempt");
+        assert!(
+            tickets.redeem(&ticket, "ben", 1001).is_none(),
+            "another person's"
+        );
+        assert!(
+            tickets.redeem(&ticket, "ann", 1001).is_none(),
+            "used up by the attempt"
+        );
         let ticket = issue();
-        assert!(tickets.redeem(&ticket, "ann", 1000 + TICKET_MS).is_none(), "expired");
+        assert!(
+            tickets.redeem(&ticket, "ann", 1000 + TICKET_MS).is_none(),
+            "expired"
+        );
     }
 }

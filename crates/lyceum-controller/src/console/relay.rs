@@ -40,9 +40,16 @@ pub async fn serve(app: App, actor: Actor, grant: Grant, mut socket: WebSocket) 
         Ok(stream) => copy(&app, &actor, &grant, &mut socket, stream).await,
         Err(refused) => refused,
     };
-    let frame = CloseFrame { code, reason: reason.into() };
+    let frame = CloseFrame {
+        code,
+        reason: reason.into(),
+    };
     // The browser may be gone already.
-    let _ = tokio::time::timeout(Duration::from_secs(2), socket.send(Message::Close(Some(frame)))).await;
+    let _ = tokio::time::timeout(
+        Duration::from_secs(2),
+        socket.send(Message::Close(Some(frame))),
+    )
+    .await;
 }
 
 type Ended = (u16, &'static str);
@@ -52,10 +59,21 @@ async fn open(app: &App, grant: &Grant) -> Result<lyceum_wire::RawStream, Ended>
         .await
         .ok()
         .flatten()
-        .filter(|d| matches!(d.phase, Phase::Running | Phase::Starting | Phase::Suspending))
+        .filter(|d| {
+            matches!(
+                d.phase,
+                Phase::Running | Phase::Starting | Phase::Suspending
+            )
+        })
         .ok_or((close::NOT_RUNNING, "the desktop does not run"))?;
-    let host = row.host.ok_or((close::NOT_RUNNING, "the desktop does not run"))?;
-    let client = app.agents.host(&host).await.map_err(|_| (close::UNREACHABLE, "its host is not known"))?;
+    let host = row
+        .host
+        .ok_or((close::NOT_RUNNING, "the desktop does not run"))?;
+    let client = app
+        .agents
+        .host(&host)
+        .await
+        .map_err(|_| (close::UNREACHABLE, "its host is not known"))?;
     client
         .timeout(Duration::from_secs(10))
         .upgrade(&format!("/v1/desktops/{}/console", grant.desktop), "rfb")
@@ -109,7 +127,9 @@ async fn copy(
             tokio::time::sleep(CHECK).await;
             match desktops::get(&app.store, &grant.desktop).await {
                 Ok(Some(row)) => {
-                    if !still_signed_in(app, actor).await || actor.require_desktop(app, &row).await.is_err() {
+                    if !still_signed_in(app, actor).await
+                        || actor.require_desktop(app, &row).await.is_err()
+                    {
                         return (close::FORBIDDEN, "this desktop is not yours any more");
                     }
                 }

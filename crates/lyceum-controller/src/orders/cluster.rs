@@ -1,7 +1,7 @@
 //! The cluster as the planner sees it, out of the store.
 
 use crate::error::ApiFailure;
-use lyceum_model::{DesktopId, Desired, HostId, Phase, UnixMillis};
+use lyceum_model::{Desired, DesktopId, HostId, Phase, UnixMillis};
 use lyceum_placement::{HostView, Policy, Request};
 use lyceum_proto::host::HostFacts;
 use lyceum_store::desktops::{Desktop, Source};
@@ -13,7 +13,10 @@ pub const SILENT_AFTER_MS: UnixMillis = 15_000;
 
 /// The limits out of the settings.
 pub fn policy(settings: &lyceum_api::Settings) -> Policy {
-    Policy { overcommit: settings.overcommit, seats: settings.seats_per_host }
+    Policy {
+        overcommit: settings.overcommit,
+        seats: settings.seats_per_host,
+    }
 }
 
 /// What a start needs at once for itself. Measured: a fork of a 768 MiB desktop
@@ -39,9 +42,16 @@ pub fn request(d: &Desktop) -> Request {
 
 /// Every host with what is on it and on its way to it. `changed` are rows that this transaction changed and
 /// has not written yet.
-pub async fn view(tx: &mut Tx, changed: &[&Desktop], now: UnixMillis) -> Result<Vec<HostView>, ApiFailure> {
-    let mut rows: HashMap<DesktopId, Desktop> =
-        desktops::all_tx(tx).await?.into_iter().map(|d| (d.id.clone(), d)).collect();
+pub async fn view(
+    tx: &mut Tx,
+    changed: &[&Desktop],
+    now: UnixMillis,
+) -> Result<Vec<HostView>, ApiFailure> {
+    let mut rows: HashMap<DesktopId, Desktop> = desktops::all_tx(tx)
+        .await?
+        .into_iter()
+        .map(|d| (d.id.clone(), d))
+        .collect();
     for d in changed {
         rows.insert(d.id.clone(), (*d).clone());
     }
@@ -55,15 +65,23 @@ pub async fn view(tx: &mut Tx, changed: &[&Desktop], now: UnixMillis) -> Result<
     Ok(hosts
         .iter()
         .map(|agent| {
-            let facts: Option<HostFacts> =
-                agent.facts.as_deref().and_then(|text| serde_json::from_str(text).ok());
+            let facts: Option<HostFacts> = agent
+                .facts
+                .as_deref()
+                .and_then(|text| serde_json::from_str(text).ok());
             let silent = agent.heard.is_none_or(|at| now - at > SILENT_AFTER_MS);
-            let mine = by_host.get(&agent.id).map(Vec::as_slice).unwrap_or_default();
+            let mine = by_host
+                .get(&agent.id)
+                .map(Vec::as_slice)
+                .unwrap_or_default();
             let closed = match (&facts, silent) {
                 _ if agent.state == "draining" => Some("it is being drained".into()),
                 (_, true) | (None, _) => Some("its agent is not heard".into()),
                 (Some(f), _) if !f.load.admits => Some(
-                    f.load.refuses_because.clone().unwrap_or_else(|| "its memory is under pressure".into()),
+                    f.load
+                        .refuses_because
+                        .clone()
+                        .unwrap_or_else(|| "its memory is under pressure".into()),
                 ),
                 _ => None,
             };
@@ -77,7 +95,11 @@ pub async fn view(tx: &mut Tx, changed: &[&Desktop], now: UnixMillis) -> Result<
             let memory = load.as_ref().map_or(0, |l| l.memory_mib);
             let free = load
                 .as_ref()
-                .map_or(0, |l| memory.saturating_sub(l.desktops_pss_mib).min(l.available_mib))
+                .map_or(0, |l| {
+                    memory
+                        .saturating_sub(l.desktops_pss_mib)
+                        .min(l.available_mib)
+                })
                 .saturating_sub(promised);
             HostView {
                 id: agent.id.clone(),

@@ -2,7 +2,10 @@
 
 use super::CourseFacts;
 use crate::error::ApiFailure;
-use lyceum_model::{Desired, DesktopId, DraftId, Generation, Hostname, MachineSize, Persistence, Phase, UnixMillis, UserId};
+use lyceum_model::{
+    Desired, DesktopId, DraftId, Generation, Hostname, MachineSize, Persistence, Phase, UnixMillis,
+    UserId,
+};
 use lyceum_store::desktops::{Desktop, Owner, Source};
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
@@ -44,7 +47,9 @@ impl Taken {
                 return Ok(address);
             }
         }
-        Err(ApiFailure::internal("no address is left to give out: delete desktops that nobody uses"))
+        Err(ApiFailure::internal(
+            "no address is left to give out: delete desktops that nobody uses",
+        ))
     }
 
     fn name(&mut self, text: &str) -> Hostname {
@@ -88,7 +93,10 @@ pub fn desktop(
     now: UnixMillis,
 ) -> Result<Desktop, ApiFailure> {
     let mut d = blank(
-        Owner::Course { course: course.id.clone(), user: user.clone() },
+        Owner::Course {
+            course: course.id.clone(),
+            user: user.clone(),
+        },
         taken.name(login),
         course.size,
         taken,
@@ -108,7 +116,15 @@ pub fn draft(
     now: UnixMillis,
 ) -> Result<Desktop, ApiFailure> {
     let name = taken.name("draft");
-    let mut d = blank(Owner::Draft { draft: draft.clone() }, name, size, taken, now)?;
+    let mut d = blank(
+        Owner::Draft {
+            draft: draft.clone(),
+        },
+        name,
+        size,
+        taken,
+        now,
+    )?;
     d.persistence = Persistence::Persistent;
     d.outside = true;
     d.source = Source::Cold;

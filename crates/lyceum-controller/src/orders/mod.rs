@@ -132,7 +132,11 @@ pub async fn give(
             message: String::new(),
         })
         .collect();
-    let kind = format!("{}.{}", scope.target.split('/').next().unwrap_or("desktop"), want.word());
+    let kind = format!(
+        "{}.{}",
+        scope.target.split('/').next().unwrap_or("desktop"),
+        want.word()
+    );
     operations::insert(
         tx,
         &Operation {
@@ -160,15 +164,25 @@ pub async fn give(
 /// A newer order replaces an older one: what the older still waited for is called off.
 async fn supersede(tx: &mut Tx, d: &Desktop, now: UnixMillis) -> Result<(), ApiFailure> {
     if let Some(old) = &d.order {
-        operations::settle_item(tx, old, &format!("desktop/{}", d.id), "cancelled", "replaced by a newer order")
-            .await?;
+        operations::settle_item(
+            tx,
+            old,
+            &format!("desktop/{}", d.id),
+            "cancelled",
+            "replaced by a newer order",
+        )
+        .await?;
         finish_if_settled(tx, old, now).await?;
     }
     Ok(())
 }
 
 /// Ends an operation of which nothing is pending any more.
-pub async fn finish_if_settled(tx: &mut Tx, id: &OperationId, now: UnixMillis) -> Result<(), ApiFailure> {
+pub async fn finish_if_settled(
+    tx: &mut Tx,
+    id: &OperationId,
+    now: UnixMillis,
+) -> Result<(), ApiFailure> {
     let (pending, failed, done): (i64, i64, i64) = sqlx_counts(tx, id).await?;
     if pending > 0 {
         return Ok(());
@@ -188,7 +202,10 @@ async fn sqlx_counts(tx: &mut Tx, id: &OperationId) -> Result<(i64, i64, i64), A
 
 /// Whether the row is as its order wants it.
 pub fn reached(d: &Desktop) -> bool {
-    matches!(crate::reconcile::step::next(d), crate::reconcile::step::Step::Reached)
+    matches!(
+        crate::reconcile::step::next(d),
+        crate::reconcile::step::Step::Reached
+    )
 }
 
 /// Changes one row for an order. Answers whether it needs a place on a host.
@@ -225,7 +242,8 @@ fn apply(
             if d.desired == Desired::Suspended || d.desired == Desired::Stopped {
                 // Nothing runs, or it is on its way already.
             } else if d.host.is_none() && d.delta.is_none() {
-                return Err(ApiFailure::state("the desktop does not run, so there is nothing to suspend: start it first",
+                return Err(ApiFailure::state(
+                    "the desktop does not run, so there is nothing to suspend: start it first",
                 ));
             } else {
                 d.desired = Desired::Suspended;
@@ -233,7 +251,11 @@ fn apply(
             }
         }
         Want::Stop | Want::Delete => {
-            let desired = if *want == Want::Stop { Desired::Stopped } else { Desired::Absent };
+            let desired = if *want == Want::Stop {
+                Desired::Stopped
+            } else {
+                Desired::Absent
+            };
             if d.desired != desired && d.desired != Desired::Absent {
                 d.generation = d.generation.next();
                 d.notice = None;
@@ -263,7 +285,8 @@ fn begin(d: &mut Desktop, cold: bool, course: Option<&CourseFacts>) -> Result<()
     } else if d.delta.is_some() && !cold {
         d.source = Source::Resume;
         d.renew = false;
-    } else if d.overlay.is_some() && (d.persistence == Persistence::Persistent || d.delta.is_some()) {
+    } else if d.overlay.is_some() && (d.persistence == Persistence::Persistent || d.delta.is_some())
+    {
         // Its disk has gone on since the release was sealed; sealed memory does not fit it any more.
         d.source = Source::Cold;
         d.renew = false;
@@ -291,11 +314,15 @@ fn begin(d: &mut Desktop, cold: bool, course: Option<&CourseFacts>) -> Result<()
 /// Takes over what the course says now: release, size, persistence.
 fn fresh_from(d: &mut Desktop, course: Option<&CourseFacts>) -> Result<(), ApiFailure> {
     let Some(course) = course else {
-        return Err(ApiFailure::state("a draft has no release to start from as new: discard it instead"));
+        return Err(ApiFailure::state(
+            "a draft has no release to start from as new: discard it instead",
+        ));
     };
     let Some((release, _)) = &course.release else {
-        return Err(ApiFailure::state(format!("the image of the course {:?} has no release yet: seal a draft of it first", course.name),
-        ));
+        return Err(ApiFailure::state(format!(
+            "the image of the course {:?} has no release yet: seal a draft of it first",
+            course.name
+        )));
     };
     d.release = Some(release.clone());
     d.size = course.size;
@@ -323,10 +350,15 @@ async fn assign(
     let policy = cluster::policy(settings);
     let rows: Vec<&Desktop> = targets.iter().map(|t| &t.desktop).collect();
     let hosts = cluster::view(tx, &rows, now).await?;
-    let requests: Vec<Request> =
-        indices.iter().map(|i| cluster::request(&targets[*i].desktop)).collect();
-    let plan = place(&hosts, &requests, policy)
-        .map_err(|refusal| ApiFailure::no_room(format!("{refusal}. Nothing was started: stop other desktops, or add a host")))?;
+    let requests: Vec<Request> = indices
+        .iter()
+        .map(|i| cluster::request(&targets[*i].desktop))
+        .collect();
+    let plan = place(&hosts, &requests, policy).map_err(|refusal| {
+        ApiFailure::no_room(format!(
+            "{refusal}. Nothing was started: stop other desktops, or add a host"
+        ))
+    })?;
     let snapshot = serde_json::to_string(&hosts).unwrap_or_default();
     for (index, verdict) in indices.iter().zip(plan) {
         let d = &mut targets[*index].desktop;
@@ -353,7 +385,10 @@ pub async fn place_again(
     d: &mut Desktop,
     now: UnixMillis,
 ) -> Result<(), ApiFailure> {
-    let mut targets = [Target { desktop: d.clone(), name: String::new() }];
+    let mut targets = [Target {
+        desktop: d.clone(),
+        name: String::new(),
+    }];
     assign(tx, settings, &mut targets, &[0], now).await?;
     let [target] = targets;
     *d = target.desktop;
@@ -417,8 +452,9 @@ pub async fn ensure(
         });
         let desktop = match have {
             Some(d) if d.desired == Desired::Absent => {
-                return Err(ApiFailure::state(format!("the old desktop of {name} is still being removed: try again in a moment"),
-                ));
+                return Err(ApiFailure::state(format!(
+                    "the old desktop of {name} is still being removed: try again in a moment"
+                )));
             }
             Some(d) => d.clone(),
             None => {
@@ -427,7 +463,10 @@ pub async fn ensure(
                 d
             }
         };
-        out.push(Target { desktop, name: name.clone() });
+        out.push(Target {
+            desktop,
+            name: name.clone(),
+        });
     }
     Ok(out)
 }
@@ -440,13 +479,23 @@ pub async fn course_facts(store: &Store, id: &CourseId) -> Result<Option<CourseF
     let release = row
         .release
         .map(|(id, manifest)| {
-            serde_json::from_str::<ReleaseManifest>(&manifest).map(|m| (id, m)).map_err(|e| {
-                ApiFailure::internal(format!("the manifest of a release in the store can't be read: {e}"))
-            })
+            serde_json::from_str::<ReleaseManifest>(&manifest)
+                .map(|m| (id, m))
+                .map_err(|e| {
+                    ApiFailure::internal(format!(
+                        "the manifest of a release in the store can't be read: {e}"
+                    ))
+                })
         })
         .transpose()?;
-    let sealed = release.as_ref().and_then(|(_, m)| m.memory.as_ref()).map(|m| m.size);
-    let size = row.size.or(sealed).unwrap_or(MachineSize { vcpus: 1, memory_mib: 1024 });
+    let sealed = release
+        .as_ref()
+        .and_then(|(_, m)| m.memory.as_ref())
+        .map(|m| m.size);
+    let size = row.size.or(sealed).unwrap_or(MachineSize {
+        vcpus: 1,
+        memory_mib: 1024,
+    });
     Ok(Some(CourseFacts {
         id: id.clone(),
         name: row.name,
@@ -482,7 +531,10 @@ pub async fn cancel(tx: &mut Tx, id: &OperationId, now: UnixMillis) -> Result<()
         }
         match d.desired {
             Desired::Running => {
-                d.desired = if d.source == Source::Resume && d.delta.is_some() && d.phase == Phase::Suspended {
+                d.desired = if d.source == Source::Resume
+                    && d.delta.is_some()
+                    && d.phase == Phase::Suspended
+                {
                     Desired::Suspended
                 } else {
                     Desired::Stopped
@@ -497,7 +549,14 @@ pub async fn cancel(tx: &mut Tx, id: &OperationId, now: UnixMillis) -> Result<()
             Desired::Suspended | Desired::Stopped | Desired::Absent => {}
         }
         d.notice = Some("The order was called off.".into());
-        operations::settle_item(tx, id, &format!("desktop/{}", d.id), "cancelled", "called off").await?;
+        operations::settle_item(
+            tx,
+            id,
+            &format!("desktop/{}", d.id),
+            "cancelled",
+            "called off",
+        )
+        .await?;
         desktops::put(tx, &d).await?;
     }
     operations::settle_all(tx, id, "cancelled", "called off").await?;
@@ -519,5 +578,7 @@ pub fn desktop_scope(d: &Desktop, name: &str) -> Scope {
 
 /// The id in a target text like `desktop/ID`.
 pub fn desktop_of_target(target: &str) -> Option<DesktopId> {
-    target.strip_prefix("desktop/").and_then(|id| id.parse().ok())
+    target
+        .strip_prefix("desktop/")
+        .and_then(|id| id.parse().ok())
 }

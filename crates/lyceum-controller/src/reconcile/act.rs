@@ -87,7 +87,8 @@ pub async fn step(app: &App, id: &DesktopId) -> Result<Progress, StepError> {
                 d.saving_delta = None;
                 d.hand_out_delta = None;
                 d.delta_bytes = None;
-                let throw = d.persistence == Persistence::Throwaway && matches!(d.owner, Owner::Course { .. });
+                let throw = d.persistence == Persistence::Throwaway
+                    && matches!(d.owner, Owner::Course { .. });
                 if throw || d.desired == Desired::Absent {
                     d.overlay = None;
                     d.started_by = None;
@@ -99,7 +100,10 @@ pub async fn step(app: &App, id: &DesktopId) -> Result<Progress, StepError> {
         Step::Forget => {
             settle(app, &d, "done", "").await?;
             let mut tx = app.store.begin_write().await?;
-            if desktops::get_tx(&mut tx, &d.id).await?.is_some_and(|now| step::next(&now) == Step::Forget) {
+            if desktops::get_tx(&mut tx, &d.id)
+                .await?
+                .is_some_and(|now| step::next(&now) == Step::Forget)
+            {
                 desktops::delete(&mut tx, &d.id).await?;
             }
             tx.commit().await?;
@@ -127,20 +131,29 @@ async fn change(
 
 async fn same(tx: &mut Tx, seen: &Desktop) -> Result<Option<Desktop>, StepError> {
     Ok(desktops::get_tx(tx, &seen.id).await?.filter(|d| {
-        d.generation == seen.generation && d.desired == seen.desired && step::next(d) == step::next(seen)
+        d.generation == seen.generation
+            && d.desired == seen.desired
+            && step::next(d) == step::next(seen)
     }))
 }
 
 /// Tells the operation what became of this desktop.
 async fn settle(app: &App, d: &Desktop, state: &str, message: &str) -> Result<(), StepError> {
     let Some(order) = &d.order else { return Ok(()) };
-    if operations::get(&app.store, order).await?.is_none_or(|o| o.state != "running") {
+    if operations::get(&app.store, order)
+        .await?
+        .is_none_or(|o| o.state != "running")
+    {
         return Ok(());
     }
     let mut tx = app.store.begin_write().await?;
     // The row may have changed its order since.
-    if desktops::get_tx(&mut tx, &d.id).await?.is_some_and(|now| now.order == d.order && step::next(&now) == step::next(d)) {
-        operations::settle_item(&mut tx, order, &format!("desktop/{}", d.id), state, message).await?;
+    if desktops::get_tx(&mut tx, &d.id)
+        .await?
+        .is_some_and(|now| now.order == d.order && step::next(&now) == step::next(d))
+    {
+        operations::settle_item(&mut tx, order, &format!("desktop/{}", d.id), state, message)
+            .await?;
         orders::finish_if_settled(&mut tx, order, app.now()).await?;
     }
     tx.commit().await?;
@@ -200,7 +213,9 @@ async fn run(app: &App, seen: &Desktop) -> Result<Progress, StepError> {
     };
     let client = app.agents.host(&host).await?;
     // Before the host is told: from here on it may hold the disk, whatever becomes of the answer.
-    let answer: Result<IgnoredAny, _> = client.put(&format!("/v1/desktops/{}", seen.id), &request).await;
+    let answer: Result<IgnoredAny, _> = client
+        .put(&format!("/v1/desktops/{}", seen.id), &request)
+        .await;
     match answer {
         Ok(_) => {
             change(app, seen, |d, now| {
@@ -235,24 +250,37 @@ async fn run(app: &App, seen: &Desktop) -> Result<Progress, StepError> {
 /// Makes sure that the desktop's disk exists.
 async fn make_disk(app: &App, d: &Desktop) -> Result<DiskRef, StepError> {
     if let Owner::Draft { draft } = &d.owner {
-        return Ok(DiskRef::Qcow2Draft { draft: draft.clone() });
+        return Ok(DiskRef::Qcow2Draft {
+            draft: draft.clone(),
+        });
     }
     let (Some(overlay), Some(release)) = (&d.overlay, &d.release) else {
-        return Err(StepError::Order("it has neither an overlay nor a release".into()));
+        return Err(StepError::Order(
+            "it has neither an overlay nor a release".into(),
+        ));
     };
-    let own = matches!(d.source, Source::Resume) || d.source == Source::Cold && d.started_by.is_some();
+    let own =
+        matches!(d.source, Source::Resume) || d.source == Source::Cold && d.started_by.is_some();
     if own {
-        return Ok(DiskRef::Qcow2Overlay { overlay: overlay.clone(), release: release.clone() });
+        return Ok(DiskRef::Qcow2Overlay {
+            overlay: overlay.clone(),
+            release: release.clone(),
+        });
     }
     let content = match (&d.source, &d.hand_out_delta) {
-        (Source::HandOut, Some(delta)) => OverlayContent::Delta { delta: delta.clone() },
+        (Source::HandOut, Some(delta)) => OverlayContent::Delta {
+            delta: delta.clone(),
+        },
         _ => OverlayContent::Empty,
     };
     let storage = app.agents.storage().await?;
     Ok(storage
         .put(
             &format!("/v1/overlays/{overlay}"),
-            &OverlayRequest { release: release.clone(), content },
+            &OverlayRequest {
+                release: release.clone(),
+                content,
+            },
         )
         .await
         .map_err(AgentError::from)?)
@@ -270,7 +298,9 @@ async fn run_request(
     let start = match (d.source, &d.owner) {
         (_, Owner::Draft { draft }) => StartMode::Cold {
             reason: None,
-            cdrom: desktops::draft_has_iso(&app.store, draft).await?.then(|| draft.clone()),
+            cdrom: desktops::draft_has_iso(&app.store, draft)
+                .await?
+                .then(|| draft.clone()),
         },
         (Source::Fork, _) => match release {
             Some(release) => StartMode::Fork { release },
@@ -284,15 +314,24 @@ async fn run_request(
             (Some(release), Some(delta)) => StartMode::HandOut { release, delta },
             _ => return Ok(Err("what was to be handed out is not there any more".into())),
         },
-        (Source::Cold, _) => StartMode::Cold { reason: d.cold_reason.clone(), cdrom: None },
+        (Source::Cold, _) => StartMode::Cold {
+            reason: d.cold_reason.clone(),
+            cdrom: None,
+        },
     };
     let cold = matches!(start, StartMode::Cold { .. });
     // A fork may fall back to a cold boot on its host, which then needs the longer time.
-    let seconds = if cold { settings.cold_timeout_s } else { settings.fork_timeout_s };
+    let seconds = if cold {
+        settings.cold_timeout_s
+    } else {
+        settings.fork_timeout_s
+    };
     let draft = matches!(d.owner, Owner::Draft { .. });
     let parsed = (d.address.parse(), d.vm_generation_id.parse());
     let (Ok(address), Ok(vm_generation_id)) = parsed else {
-        return Ok(Err("its row in the store holds no valid address or machine id".into()));
+        return Ok(Err(
+            "its row in the store holds no valid address or machine id".into(),
+        ));
     };
     Ok(Ok(RunRequest {
         generation: d.generation,
@@ -307,7 +346,11 @@ async fn run_request(
             hostname: d.hostname.clone(),
             machine_id: d.machine_id.clone(),
         }),
-        nic: Some(NicRequest { mac: d.mac.clone(), address, outside: d.outside }),
+        nic: Some(NicRequest {
+            mac: d.mac.clone(),
+            address,
+            outside: d.outside,
+        }),
         vm_generation_id,
         ready_timeout_ms: u64::from(seconds) * 1000,
     }))
@@ -328,7 +371,10 @@ async fn suspend(app: &App, seen: &Desktop) -> Result<Progress, StepError> {
         }
     };
     let client = app.agents.host(&host).await?;
-    let request = SaveRequest { generation: seen.generation, delta };
+    let request = SaveRequest {
+        generation: seen.generation,
+        delta,
+    };
     let answer: Result<IgnoredAny, _> = client
         .timeout(Duration::from_secs(120))
         .post(&format!("/v1/desktops/{}/suspend", seen.id), &request)
@@ -354,7 +400,8 @@ async fn stop(app: &App, seen: &Desktop) -> Result<Progress, StepError> {
     let Some(host) = seen.host.clone() else {
         return Ok(Progress::Again);
     };
-    let keeps_disk = matches!(seen.owner, Owner::Draft { .. }) || seen.persistence == Persistence::Persistent;
+    let keeps_disk =
+        matches!(seen.owner, Owner::Draft { .. }) || seen.persistence == Persistence::Persistent;
     let patience_ms = match (seen.desired, keeps_disk, &seen.owner) {
         (Desired::Absent, _, _) | (_, false, _) => 0,
         (_, true, Owner::Draft { .. }) => DRAFT_PATIENCE_MS,
@@ -365,7 +412,10 @@ async fn stop(app: &App, seen: &Desktop) -> Result<Progress, StepError> {
         .timeout(Duration::from_millis(patience_ms + 30_000))
         .post(
             &format!("/v1/desktops/{}/stop", seen.id),
-            &StopRequest { generation: seen.generation, patience_ms },
+            &StopRequest {
+                generation: seen.generation,
+                patience_ms,
+            },
         )
         .await;
     match answer.map_err(AgentError::from) {

@@ -15,8 +15,8 @@ use lyceum_model::{DeltaId, DesktopId, OperationId};
 use lyceum_proto::host::SaveRequest;
 use lyceum_store::operations::Operation;
 use lyceum_store::{desktops, operations};
-use serde::{Deserialize, Serialize};
 use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Kind of the operation.
@@ -58,51 +58,94 @@ pub async fn run(app: App) {
 
 async fn advance(app: &App, operation: &Operation) -> Result<(), super::act::StepError> {
     let Ok(data) = serde_json::from_str::<HandOutData>(&operation.data) else {
-        return fail(app, &operation.id, "what it was about can't be read any more: order it again").await;
+        return fail(
+            app,
+            &operation.id,
+            "what it was about can't be read any more: order it again",
+        )
+        .await;
     };
     if data.started {
         return Ok(());
     }
     let source = desktops::get(&app.store, &data.source).await?;
     let Some((source, host)) = source.and_then(|d| d.host.clone().map(|h| (d, h))) else {
-        return fail(app, &operation.id, "the desktop to hand out does not run any more: start it and order again").await;
+        return fail(
+            app,
+            &operation.id,
+            "the desktop to hand out does not run any more: start it and order again",
+        )
+        .await;
     };
     let client = app.agents.host(&host).await?;
     let answer: Result<IgnoredAny, _> = client
         .timeout(Duration::from_secs(120))
         .post(
             &format!("/v1/desktops/{}/capture", source.id),
-            &SaveRequest { generation: source.generation, delta: data.delta.clone() },
+            &SaveRequest {
+                generation: source.generation,
+                delta: data.delta.clone(),
+            },
         )
         .await;
     match answer.map_err(AgentError::from) {
         Ok(_) => {}
         Err(e) if e.is_silence() => return Err(e.into()),
-        Err(e) => return fail(app, &operation.id, &format!("the desktop could not be captured: {e}")).await,
+        Err(e) => {
+            return fail(
+                app,
+                &operation.id,
+                &format!("the desktop could not be captured: {e}"),
+            )
+            .await;
+        }
     }
     let settings = app.settings().await?;
     let mut tx = app.store.begin_write().await?;
     // Called off in the meantime? Then the sweep takes the delta away.
-    if operations::get_tx(&mut tx, &operation.id).await?.is_none_or(|o| o.state != "running") {
+    if operations::get_tx(&mut tx, &operation.id)
+        .await?
+        .is_none_or(|o| o.state != "running")
+    {
         return Ok(());
     }
     let mut targets = Vec::new();
     for id in &data.targets {
         match desktops::get_tx(&mut tx, id).await? {
-            Some(desktop) => targets.push(orders::Target { desktop, name: String::new() }),
+            Some(desktop) => targets.push(orders::Target {
+                desktop,
+                name: String::new(),
+            }),
             None => {
-                operations::settle_item(&mut tx, &operation.id, &format!("desktop/{id}"), "failed", "it was deleted")
-                    .await?;
+                operations::settle_item(
+                    &mut tx,
+                    &operation.id,
+                    &format!("desktop/{id}"),
+                    "failed",
+                    "it was deleted",
+                )
+                .await?;
             }
         }
     }
-    let given =
-        orders::hand_out_to(&mut tx, &settings, &operation.id, &source, &data.delta, targets, app.now()).await;
+    let given = orders::hand_out_to(
+        &mut tx,
+        &settings,
+        &operation.id,
+        &source,
+        &data.delta,
+        targets,
+        app.now(),
+    )
+    .await;
     if let Err(refusal) = given {
         drop(tx);
         return fail(app, &operation.id, &refusal.to_string()).await;
     }
-    let data = HandOutData { started: true, ..data };
+    let data = HandOutData {
+        started: true,
+        ..data
+    };
     let text = serde_json::to_string(&data).unwrap_or_default();
     operations::set_step(&mut tx, &operation.id, "starting", &text).await?;
     tx.commit().await?;

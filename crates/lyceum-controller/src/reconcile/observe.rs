@@ -16,9 +16,18 @@ pub enum Heard {
 }
 
 /// `host` reports `seen`; `row` is what the store says.
-pub fn heard(host: &HostId, row: Option<&Desktop>, seen: &ObservedDesktop, now: UnixMillis) -> Heard {
+pub fn heard(
+    host: &HostId,
+    row: Option<&Desktop>,
+    seen: &ObservedDesktop,
+    now: UnixMillis,
+) -> Heard {
     let Some(row) = row else {
-        return if seen.phase.may_hold_disk() { Heard::Stray } else { Heard::Same };
+        return if seen.phase.may_hold_disk() {
+            Heard::Stray
+        } else {
+            Heard::Same
+        };
     };
     if row.host.as_ref() != Some(host) {
         // Stopped here, or given to another host since. What still runs here must not.
@@ -77,7 +86,12 @@ pub fn heard(host: &HostId, row: Option<&Desktop>, seen: &ObservedDesktop, now: 
 }
 
 /// A desktop that its host did not mention, although it was asked after it had been told.
-pub fn vanished(host: &HostId, row: &Desktop, asked_at: UnixMillis, now: UnixMillis) -> Option<Desktop> {
+pub fn vanished(
+    host: &HostId,
+    row: &Desktop,
+    asked_at: UnixMillis,
+    now: UnixMillis,
+) -> Option<Desktop> {
     let told = row.host.as_ref() == Some(host) && row.observed_generation == row.generation;
     // `changed` is when it was told or last heard; an answer to an older question says nothing.
     if !told || !row.phase.may_hold_disk() || asked_at <= row.changed {
@@ -122,6 +136,7 @@ mod tests {
             usable_ms: Some(1),
             pss_kib: 0,
             cpu_percent: 0.0,
+            read_bytes: 0,
             delta: None,
         }
     }
@@ -129,12 +144,21 @@ mod tests {
     #[test]
     fn what_runs_where_the_store_does_not_want_it_is_a_stray() {
         let here: HostId = "kvm1".parse().expect("id");
-        assert_eq!(heard(&here, None, &seen(1, Phase::Running), 0), Heard::Stray);
+        assert_eq!(
+            heard(&here, None, &seen(1, Phase::Running), 0),
+            Heard::Stray
+        );
         let mut row = desktop();
         row.host = Some("kvm2".parse().expect("id"));
         row.generation = Generation(2);
-        assert_eq!(heard(&here, Some(&row), &seen(1, Phase::Running), 0), Heard::Stray);
-        assert_eq!(heard(&here, Some(&row), &seen(1, Phase::Failed), 0), Heard::Same);
+        assert_eq!(
+            heard(&here, Some(&row), &seen(1, Phase::Running), 0),
+            Heard::Stray
+        );
+        assert_eq!(
+            heard(&here, Some(&row), &seen(1, Phase::Failed), 0),
+            Heard::Same
+        );
     }
 
     #[test]
@@ -145,8 +169,14 @@ mod tests {
         row.generation = Generation(2);
         row.observed_generation = Generation(2);
         row.phase = Phase::Starting;
-        assert_eq!(heard(&here, Some(&row), &seen(1, Phase::Running), 0), Heard::Same);
-        assert!(matches!(heard(&here, Some(&row), &seen(2, Phase::Running), 0), Heard::Row(_)));
+        assert_eq!(
+            heard(&here, Some(&row), &seen(1, Phase::Running), 0),
+            Heard::Same
+        );
+        assert!(matches!(
+            heard(&here, Some(&row), &seen(2, Phase::Running), 0),
+            Heard::Row(_)
+        ));
     }
 
     #[test]

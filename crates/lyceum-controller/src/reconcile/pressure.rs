@@ -45,7 +45,9 @@ fn victim<'a>(
 ) -> Option<&'a Desktop> {
     all.iter()
         .filter(|d| d.host.as_ref() == Some(host) && d.phase == Phase::Running)
-        .filter(|d| d.persistence == Persistence::Throwaway && matches!(d.owner, Owner::Course { .. }))
+        .filter(|d| {
+            d.persistence == Persistence::Throwaway && matches!(d.owner, Owner::Course { .. })
+        })
         .min_by(|a, b| {
             let of = |d: &Desktop| cpu.get(&d.id).map_or(0.0, |l| l.cpu_percent);
             of(a).total_cmp(&of(b)).then_with(|| a.id.cmp(&b.id))
@@ -55,8 +57,13 @@ fn victim<'a>(
 async fn round(app: &App, short: &mut HashMap<HostId, u32>) -> Result<(), super::act::StepError> {
     let now = app.now();
     for agent in agents::list(&app.store, "host").await? {
-        let facts: Option<HostFacts> = agent.facts.as_deref().and_then(|t| serde_json::from_str(t).ok());
-        let fresh = agent.heard.is_some_and(|at| now - at < orders::cluster::SILENT_AFTER_MS);
+        let facts: Option<HostFacts> = agent
+            .facts
+            .as_deref()
+            .and_then(|t| serde_json::from_str(t).ok());
+        let fresh = agent
+            .heard
+            .is_some_and(|at| now - at < orders::cluster::SILENT_AFTER_MS);
         let count = short.entry(agent.id.clone()).or_default();
         match facts {
             Some(facts) if fresh && is_short(&facts) => *count += 1,
@@ -70,20 +77,29 @@ async fn round(app: &App, short: &mut HashMap<HostId, u32>) -> Result<(), super:
         }
         *count = 0;
         let all = desktops::all(&app.store).await?;
-        if all.iter().any(|d| d.host.as_ref() == Some(&agent.id) && d.phase == Phase::Suspending) {
+        if all
+            .iter()
+            .any(|d| d.host.as_ref() == Some(&agent.id) && d.phase == Phase::Suspending)
+        {
             continue;
         }
-        let Some(quietest) = victim(&agent.id, &all, &app.live.desktops()) else { continue };
+        let Some(quietest) = victim(&agent.id, &all, &app.live.desktops()) else {
+            continue;
+        };
         tracing::warn!(host = %agent.id, desktop = %quietest.id, "short of memory: suspending it");
         let settings = app.settings().await?;
         let mut tx = app.store.begin_write().await?;
-        let Some(desktop) = desktops::get_tx(&mut tx, &quietest.id).await? else { continue };
+        let Some(desktop) = desktops::get_tx(&mut tx, &quietest.id).await? else {
+            continue;
+        };
         let name = desktop.hostname.to_string();
         let scope = orders::desktop_scope(&desktop, &name);
         orders::give(
             &mut tx,
             &settings,
-            &By { login: "system".into() },
+            &By {
+                login: "system".into(),
+            },
             scope,
             Want::Suspend,
             vec![Target { desktop, name }],

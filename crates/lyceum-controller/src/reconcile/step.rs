@@ -66,7 +66,9 @@ pub fn next(d: &Desktop) -> Step {
             (Some(_), false, false) => Step::Run,
             (Some(_), false, true) => match d.phase {
                 Phase::Running => Step::Reached,
-                Phase::Starting | Phase::Suspending | Phase::Stopping | Phase::Unknown => Step::Wait,
+                Phase::Starting | Phase::Suspending | Phase::Stopping | Phase::Unknown => {
+                    Step::Wait
+                }
                 Phase::Failed | Phase::Stopped | Phase::Suspended => Step::Recover,
             },
         },
@@ -75,10 +77,9 @@ pub fn next(d: &Desktop) -> Step {
             (None, _) if d.delta.is_some() => Step::Reached,
             (None, _) => Step::GiveUp("it does not run, so there is nothing to suspend".into()),
             (Some(_), Phase::Running) if told => Step::Suspend,
-            (Some(_), Phase::Failed | Phase::Stopped | Phase::Suspended) if told => Step::GiveUp(format!(
-                "it ended before it could be suspended: {}",
-                d.detail
-            )),
+            (Some(_), Phase::Failed | Phase::Stopped | Phase::Suspended) if told => Step::GiveUp(
+                format!("it ended before it could be suspended: {}", d.detail),
+            ),
             // Not told yet: the start that was ordered before goes first.
             (Some(_), _) if !told => Step::Run,
             (Some(_), _) => Step::Wait,
@@ -86,7 +87,8 @@ pub fn next(d: &Desktop) -> Step {
         Desired::Stopped | Desired::Absent => {
             let absent = d.desired == Desired::Absent;
             let throw = absent
-                || d.persistence == Persistence::Throwaway && matches!(d.owner, Owner::Course { .. });
+                || d.persistence == Persistence::Throwaway
+                    && matches!(d.owner, Owner::Course { .. });
             if d.host.is_some() {
                 Step::Stop
             } else if d.delta.is_some()
@@ -117,16 +119,24 @@ pub struct Recovery {
 
 /// Decides a recovery, or why there is none.
 pub fn recover(d: &Desktop, now: i64) -> Result<Recovery, String> {
-    if d.source == Source::Resume && d.started_by.as_deref() != Some("resume") && d.delta.is_some() {
+    if d.source == Source::Resume && d.started_by.as_deref() != Some("resume") && d.delta.is_some()
+    {
         return Err(format!(
             "{}. What was saved is still there: try again, boot its disk instead, or reset it",
             d.detail
         ));
     }
     if matches!(d.owner, Owner::Draft { .. }) {
-        return Err(format!("{}. The draft's disk is kept: start it again", d.detail));
+        return Err(format!(
+            "{}. The draft's disk is kept: start it again",
+            d.detail
+        ));
     }
-    let restarts = if now - d.restarts_since > RESTART_WINDOW_MS { 0 } else { d.restarts };
+    let restarts = if now - d.restarts_since > RESTART_WINDOW_MS {
+        0
+    } else {
+        d.restarts
+    };
     if restarts >= RESTARTS {
         return Err(format!("{} (tried {} times)", d.detail, restarts + 1));
     }
@@ -135,12 +145,18 @@ pub fn recover(d: &Desktop, now: i64) -> Result<Recovery, String> {
         (Persistence::Persistent, true) => Recovery {
             source: Source::Cold,
             renew: false,
-            notice: format!("It ended unexpectedly ({}) and was booted again from its disk.", d.detail),
+            notice: format!(
+                "It ended unexpectedly ({}) and was booted again from its disk.",
+                d.detail
+            ),
         },
         (Persistence::Throwaway, true) => Recovery {
             source: Source::Fork,
             renew: true,
-            notice: format!("It ended unexpectedly ({}) and was started again as new.", d.detail),
+            notice: format!(
+                "It ended unexpectedly ({}) and was started again as new.",
+                d.detail
+            ),
         },
         // It never came up: its overlay may have been written to, so it is not used again.
         (_, false) => Recovery {

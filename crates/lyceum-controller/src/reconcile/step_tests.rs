@@ -8,9 +8,15 @@ use proptest::prelude::*;
 pub(crate) fn desktop() -> Desktop {
     Desktop {
         id: "d1".parse().expect("id"),
-        owner: Owner::Course { course: "c1".parse().expect("id"), user: "u1".parse().expect("id") },
+        owner: Owner::Course {
+            course: "c1".parse().expect("id"),
+            user: "u1".parse().expect("id"),
+        },
         hostname: Hostname::from_text("d", "1"),
-        size: MachineSize { vcpus: 1, memory_mib: 768 },
+        size: MachineSize {
+            vcpus: 1,
+            memory_mib: 768,
+        },
         persistence: Persistence::Throwaway,
         outside: false,
         desired: Desired::Stopped,
@@ -108,7 +114,11 @@ fn agent_moves(d: &mut Desktop, agent: &mut Option<Phase>, fails: bool) {
         Some(other) => other,
         None => return,
     };
-    assert!(d.phase == next || d.phase.valid_transition(next), "{:?} -> {next:?}", d.phase);
+    assert!(
+        d.phase == next || d.phase.valid_transition(next),
+        "{:?} -> {next:?}",
+        d.phase
+    );
     d.phase = next;
     *agent = Some(next);
     match next {
@@ -128,7 +138,11 @@ fn order(d: &mut Desktop, which: u8) {
         0 => {
             if d.desired != Desired::Running || d.phase == Phase::Failed {
                 d.desired = Desired::Running;
-                d.source = if d.delta.is_some() && d.host.is_none() { Source::Resume } else { Source::Fork };
+                d.source = if d.delta.is_some() && d.host.is_none() {
+                    Source::Resume
+                } else {
+                    Source::Fork
+                };
                 d.renew = d.source == Source::Fork && d.host.is_none();
                 if d.host.is_none() {
                     d.generation = d.generation.next();

@@ -35,9 +35,17 @@ async fn round(app: &App, before: &HashSet<String>) -> Result<HashSet<String>, A
     let mut deltas: HashSet<DeltaId> = HashSet::new();
     for d in desktops::all(&app.store).await? {
         overlays.extend(d.overlay);
-        deltas.extend([d.delta, d.saving_delta, d.hand_out_delta].into_iter().flatten());
+        deltas.extend(
+            [d.delta, d.saving_delta, d.hand_out_delta]
+                .into_iter()
+                .flatten(),
+        );
     }
-    for operation in operations::running(&app.store).await?.iter().filter(|o| o.kind == hand_out::KIND) {
+    for operation in operations::running(&app.store)
+        .await?
+        .iter()
+        .filter(|o| o.kind == hand_out::KIND)
+    {
         if let Ok(data) = serde_json::from_str::<HandOutData>(&operation.data) {
             deltas.insert(data.delta);
         }

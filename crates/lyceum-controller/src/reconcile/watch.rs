@@ -41,7 +41,16 @@ pub async fn run(app: App) {
         // A host that joins is announced; everything else waits for the next round.
         let _ = tokio::time::timeout(Duration::from_secs(5), async {
             while let Ok(change) = changes.recv().await {
-                if change.kind == "host" && !tasks.contains_key(change.id.as_str().parse::<HostId>().as_ref().unwrap_or(&HostId::new())) {
+                if change.kind == "host"
+                    && !tasks.contains_key(
+                        change
+                            .id
+                            .as_str()
+                            .parse::<HostId>()
+                            .as_ref()
+                            .unwrap_or(&HostId::new()),
+                    )
+                {
                     break;
                 }
             }
@@ -51,10 +60,20 @@ pub async fn run(app: App) {
 }
 
 async fn hear_storage(app: &App) {
-    let Ok(list) = agents::list(&app.store, "storage").await else { return };
-    let Some(agent) = list.into_iter().min_by_key(|a| a.joined) else { return };
+    let Ok(list) = agents::list(&app.store, "storage").await else {
+        return;
+    };
+    let Some(agent) = list.into_iter().min_by_key(|a| a.joined) else {
+        return;
+    };
     let facts: Result<StorageFacts, AgentError> = async {
-        Ok(app.agents.storage().await?.timeout(Duration::from_secs(5)).get("/v1/storage").await?)
+        Ok(app
+            .agents
+            .storage()
+            .await?
+            .timeout(Duration::from_secs(5))
+            .get("/v1/storage")
+            .await?)
     }
     .await;
     match facts {
@@ -67,7 +86,11 @@ async fn hear_storage(app: &App) {
     }
 }
 
-async fn write_facts<T: serde::Serialize>(app: &App, id: &HostId, facts: &T) -> lyceum_store::Result<()> {
+async fn write_facts<T: serde::Serialize>(
+    app: &App,
+    id: &HostId,
+    facts: &T,
+) -> lyceum_store::Result<()> {
     let text = serde_json::to_string(facts).unwrap_or_default();
     let mut tx = app.store.begin_write().await?;
     agents::heard(&mut tx, id, &text, app.now()).await?;
@@ -110,13 +133,21 @@ async fn listen(app: App, id: HostId) {
 }
 
 async fn poll(app: &App, id: &HostId, ear: &mut Ear) -> Result<(), AgentError> {
-    let client = app.agents.host(id).await?.timeout(POLL + Duration::from_secs(5));
+    let client = app
+        .agents
+        .host(id)
+        .await?
+        .timeout(POLL + Duration::from_secs(5));
     if ear.facts.is_none() {
         ear.facts = Some(client.get("/v1/host").await?);
         ear.facts_written = None;
     }
     let asked_at = app.now();
-    let path = format!("/v1/watch?after={}&wait_ms={}", ear.revision, POLL.as_millis());
+    let path = format!(
+        "/v1/watch?after={}&wait_ms={}",
+        ear.revision,
+        POLL.as_millis()
+    );
     let observed: Observed = client.get(&path).await?;
     if observed.boot != ear.boot {
         // Another start of the agent: perhaps another version, too.
@@ -127,7 +158,10 @@ async fn poll(app: &App, id: &HostId, ear: &mut Ear) -> Result<(), AgentError> {
     ear.revision = observed.revision;
     if let Some(facts) = &mut ear.facts {
         facts.load = observed.load.clone();
-        if ear.facts_written.is_none_or(|at| at.elapsed() >= FACTS_EVERY) {
+        if ear
+            .facts_written
+            .is_none_or(|at| at.elapsed() >= FACTS_EVERY)
+        {
             write_facts(app, id, facts).await?;
             ear.facts_written = Some(Instant::now());
         }
@@ -147,8 +181,11 @@ async fn record(
     asked_at: i64,
 ) -> Result<Vec<(DesktopId, Generation)>, AgentError> {
     let now = app.now();
-    let rows: HashMap<DesktopId, desktops::Desktop> =
-        desktops::all(&app.store).await?.into_iter().map(|d| (d.id.clone(), d)).collect();
+    let rows: HashMap<DesktopId, desktops::Desktop> = desktops::all(&app.store)
+        .await?
+        .into_iter()
+        .map(|d| (d.id.clone(), d))
+        .collect();
     let mut strays = Vec::new();
     let mut changed = Vec::new();
     for seen in &observed.desktops {
@@ -156,7 +193,9 @@ async fn record(
             Heard::Same => {}
             Heard::Row(_) => changed.push(seen.desktop.clone()),
             Heard::Stray => {
-                let newest = rows.get(&seen.desktop).map_or(seen.generation.next(), |d| d.generation);
+                let newest = rows
+                    .get(&seen.desktop)
+                    .map_or(seen.generation.next(), |d| d.generation);
                 strays.push((seen.desktop.clone(), newest.max(seen.generation)));
             }
         }
@@ -199,7 +238,13 @@ async fn end_stray(app: &App, id: &HostId, (desktop, generation): (DesktopId, Ge
             .agents
             .host(id)
             .await?
-            .post(&format!("/v1/desktops/{desktop}/stop"), &StopRequest { generation, patience_ms: 0 })
+            .post(
+                &format!("/v1/desktops/{desktop}/stop"),
+                &StopRequest {
+                    generation,
+                    patience_ms: 0,
+                },
+            )
             .await?)
     }
     .await;
@@ -211,7 +256,10 @@ async fn end_stray(app: &App, id: &HostId, (desktop, generation): (DesktopId, Ge
 async fn mark_silent(app: &App, id: &HostId) -> lyceum_store::Result<()> {
     let now = app.now();
     let rows = desktops::all(&app.store).await?;
-    if !rows.iter().any(|row| observe::silent(id, row, now).is_some()) {
+    if !rows
+        .iter()
+        .any(|row| observe::silent(id, row, now).is_some())
+    {
         return Ok(());
     }
     let mut tx = app.store.begin_write().await?;
