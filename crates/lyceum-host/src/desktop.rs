@@ -151,6 +151,7 @@ pub(crate) fn observed(id: &DesktopId, generation: Generation, phase: Phase) -> 
         usable_ms: None,
         pss_kib: 0,
         cpu_percent: 0.0,
+        read_bytes: 0,
         delta: None,
     }
 }
@@ -227,6 +228,7 @@ impl Actor {
         if let Some(last) = self.agent.observatory.get(&self.id) {
             self.observed.pss_kib = last.pss_kib;
             self.observed.cpu_percent = last.cpu_percent;
+            self.observed.read_bytes = last.read_bytes;
         }
         self.agent.observatory.desktop(self.observed.clone());
     }

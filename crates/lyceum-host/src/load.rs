@@ -140,7 +140,7 @@ impl Sampler {
                 }
                 _ => 0.0,
             };
-            observed.insert(id.clone(), (usage.pss_kib, round(percent)));
+            observed.insert(id.clone(), (usage.pss_kib, round(percent), usage.read_bytes));
             self.desktops.insert(id.clone(), (at, usage.cpu_ms));
         }
         let ticks = read("/proc/stat").await.and_then(|t| cpu_ticks(&t));
@@ -152,7 +152,7 @@ impl Sampler {
         };
         self.cpu = ticks;
         let sum_kib: u64 = usages.values().map(|u| u.pss_kib).sum();
-        let sum_cpu: f64 = observed.values().map(|(_, cpu)| cpu).sum();
+        let sum_cpu: f64 = observed.values().map(|(_, cpu, _)| cpu).sum();
         let mut load = HostLoad {
             at: now(),
             memory_mib: agent.memory_mib,

@@ -105,14 +105,16 @@ impl Observatory {
         self.lock().load.clone()
     }
 
-    /// A new sample: the load, and memory (KiB) and CPU (percent of one) of desktops. One revision for all of it.
-    pub fn sampled(&self, load: HostLoad, usage: &BTreeMap<DesktopId, (u64, f64)>) {
+    /// A new sample: the load, and memory (KiB), CPU (percent of one) and bytes read of desktops. One revision for all of it.
+    pub fn sampled(&self, load: HostLoad, usage: &BTreeMap<DesktopId, (u64, f64, u64)>) {
         self.change(|state| {
             state.load = load;
             for (id, desktop) in &mut state.desktops {
-                let (pss_kib, cpu_percent) = usage.get(id).copied().unwrap_or_default();
+                let (pss_kib, cpu_percent, read_bytes) =
+                    usage.get(id).copied().unwrap_or_default();
                 desktop.pss_kib = pss_kib;
                 desktop.cpu_percent = cpu_percent;
+                desktop.read_bytes = read_bytes;
             }
             let State {
                 desktops, stopped, ..
@@ -156,13 +158,13 @@ impl Observatory {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_watch_ends_with_a_change_or_with_its_time() {
         let seen = Observatory::new(crate::load::unmeasured(1024));
         let first = seen.watch(0, Duration::from_secs(60)).await;
         assert_eq!(first.revision, 1);
-        // Nothing happens: the (paused) clock runs on to the end of the wait.
-        let again = seen.watch(1, Duration::from_secs(60)).await;
+        // Nothing happens: answered when the time is over.
+        let again = seen.watch(1, Duration::from_millis(20)).await;
         assert_eq!(again.revision, 1);
         let (changed, ()) = tokio::join!(seen.watch(1, Duration::from_secs(3600)), async {
             seen.seal(SealStatus {

@@ -1,0 +1,6 @@
+//! The whole agent over mutual TLS, on simulated machines.
+
+mod desktops;
+mod faults;
+mod lab;
+mod seals;
