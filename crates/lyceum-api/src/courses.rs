@@ -115,7 +115,7 @@ pub struct MemberPut {
 pub struct RosterCsv {
     /// The text of the file, at most 1 MiB; comma, semicolon or tab separated.
     pub csv: String,
-    /// Take people off the roster who are not in the file.
+    /// Take students off the roster who are not in the file. Teachers stay.
     #[serde(default)]
     pub remove_missing: bool,
     /// Make accounts for people who have none; they get one-time links.

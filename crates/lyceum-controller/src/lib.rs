@@ -19,6 +19,7 @@ pub mod housekeeping;
 pub mod live;
 pub mod orders;
 pub mod reconcile;
+pub mod roster;
 pub mod server;
 
 pub use app::{App, StartError};

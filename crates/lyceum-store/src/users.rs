@@ -104,6 +104,16 @@ pub async fn list(store: &Store) -> Result<Vec<User>> {
         .collect()
 }
 
+/// The same inside a transaction.
+pub async fn list_tx(tx: &mut Tx) -> Result<Vec<User>> {
+    sqlx::query("SELECT * FROM users WHERE deleting = 0 ORDER BY login")
+        .fetch_all(tx.connection())
+        .await?
+        .iter()
+        .map(user)
+        .collect()
+}
+
 /// A new one. [`Conflict`](crate::StoreError::Conflict) when the sign-in name is taken.
 pub async fn insert(tx: &mut Tx, new: &User) -> Result<()> {
     sqlx::query(

@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod console;
+pub mod courses;
 pub mod desktops;
 pub mod drafts;
 pub mod events;
@@ -15,6 +16,7 @@ pub mod join;
 pub mod operations;
 pub mod page;
 pub mod releases;
+pub mod roster;
 pub mod session;
 pub mod settings;
 pub mod users;
@@ -52,6 +54,8 @@ fn resources() -> OpenApiRouter<App> {
         .merge(users::routes())
         .merge(audit::routes())
         .merge(join::routes())
+        .merge(courses::routes())
+        .merge(roster::routes())
         .merge(images::routes())
         .merge(drafts::routes())
         .merge(releases::routes())
@@ -76,7 +80,11 @@ fn document() -> OpenApi {
 
 /// The document of the API, complete.
 pub fn openapi() -> OpenApi {
-    finish(OpenApiRouter::new().nest("/api/v1", resources()).into_openapi_with(document()))
+    finish(
+        OpenApiRouter::new()
+            .nest("/api/v1", resources())
+            .into_openapi_with(document()),
+    )
 }
 
 /// `openapi.json` as it is kept beside the sources.
@@ -101,7 +109,11 @@ impl WithDocument for OpenApiRouter<App> {
 // resource, and the one form of an error.
 fn finish(mut document: OpenApi) -> OpenApi {
     for (path, item) in &mut document.paths.paths {
-        let resource = path.trim_start_matches("/api/v1/").split('/').next().unwrap_or_default();
+        let resource = path
+            .trim_start_matches("/api/v1/")
+            .split('/')
+            .next()
+            .unwrap_or_default();
         let methods: [(HttpMethod, &mut Option<Operation>); 5] = [
             (HttpMethod::Get, &mut item.get),
             (HttpMethod::Put, &mut item.put),
@@ -150,7 +162,9 @@ fn finish(mut document: OpenApi) -> OpenApi {
 }
 
 fn add_schema<T: utoipa::ToSchema>(components: &mut openapi::Components) {
-    components.schemas.insert(T::name().into_owned(), T::schema());
+    components
+        .schemas
+        .insert(T::name().into_owned(), T::schema());
     let mut more = Vec::new();
     T::schemas(&mut more);
     components.schemas.extend(more);
@@ -175,14 +189,16 @@ pub fn router(app: App) -> Router {
         .layer(from_fn_with_state(app.clone(), guard))
         .layer(from_fn(timeout));
     api.merge(page::routes())
-        .layer(CatchPanicLayer::custom(|panic: Box<dyn std::any::Any + Send>| {
-            let what = panic
-                .downcast_ref::<String>()
-                .map(String::as_str)
-                .or_else(|| panic.downcast_ref::<&str>().copied())
-                .unwrap_or("no text");
-            ApiFailure::internal(format!("panic: {what}")).into_response()
-        }))
+        .layer(CatchPanicLayer::custom(
+            |panic: Box<dyn std::any::Any + Send>| {
+                let what = panic
+                    .downcast_ref::<String>()
+                    .map(String::as_str)
+                    .or_else(|| panic.downcast_ref::<&str>().copied())
+                    .unwrap_or("no text");
+                ApiFailure::internal(format!("panic: {what}")).into_response()
+            },
+        ))
         .layer(from_fn(trace))
         .with_state(app)
 }
@@ -243,7 +259,11 @@ fn check_site(app: &App, request: &Request) -> Result<(), ApiFailure> {
             _ => return Err(elsewhere()),
         }
     }
-    if text(request.headers(), header::HeaderName::from_static("sec-fetch-site")) == Some("cross-site") {
+    if text(
+        request.headers(),
+        header::HeaderName::from_static("sec-fetch-site"),
+    ) == Some("cross-site")
+    {
         return Err(elsewhere());
     }
     Ok(())
@@ -256,7 +276,9 @@ fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
 // A name that somebody else's DNS points at us would let their page be "same origin".
 fn host_is_ours(names: &[String], host: &str) -> bool {
     let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !name.ends_with(':') => name,
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !name.ends_with(':') => {
+            name
+        }
         _ => host,
     };
     let bare = name.trim_start_matches('[').trim_end_matches(']');
@@ -272,8 +294,10 @@ async fn timeout(request: Request, next: Next) -> Response {
     }
     match tokio::time::timeout(ANSWER, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => ApiFailure::unavailable("the answer took too long, so it was given up: try again")
-            .into_response(),
+        Err(_) => {
+            ApiFailure::unavailable("the answer took too long, so it was given up: try again")
+                .into_response()
+        }
     }
 }
 
@@ -318,7 +342,13 @@ mod tests {
         ] {
             assert!(host_is_ours(&names, host), "{host}");
         }
-        for host in ["evil.example", "class.example.evil.example", "", ":80", "127.0.0.1.evil.example:8470"] {
+        for host in [
+            "evil.example",
+            "class.example.evil.example",
+            "",
+            ":80",
+            "127.0.0.1.evil.example:8470",
+        ] {
             assert!(!host_is_ours(&names, host), "{host}");
         }
     }

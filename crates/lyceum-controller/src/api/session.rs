@@ -2,7 +2,9 @@
 
 use crate::app::App;
 use crate::audit;
-use crate::auth::{Actor, COOKIE, Known, Origin, Verdict, check_new_password, presented_secret, secret};
+use crate::auth::{
+    Actor, COOKIE, Known, Origin, Verdict, check_new_password, presented_secret, secret,
+};
 use crate::error::{ApiFailure, Json, Path};
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -72,10 +74,13 @@ async fn sign_in(
                 "this controller is not connected to {source}, which knows the password"
             ))
         })?;
-    let verdict = authenticator.check(user.as_ref(), &login, &body.password).await?;
+    let verdict = authenticator
+        .check(user.as_ref(), &login, &body.password)
+        .await?;
     match (verdict, user) {
         (Verdict::Right, Some(user)) if !user.disabled => {
-            app.limits.give_back(&login, limit_address(origin), Instant::now());
+            app.limits
+                .give_back(&login, limit_address(origin), Instant::now());
             let mut tx = app.store.begin_write().await?;
             // The account may have been closed, or the password changed, while it was checked.
             let user = users::get_tx(&mut tx, &user.id)
@@ -93,7 +98,11 @@ async fn sign_in(
                     &origin.to_string(),
                     "session.refused",
                     format!("user/{}", user.id),
-                    if user.disabled { "the account is disabled" } else { "wrong password" },
+                    if user.disabled {
+                        "the account is disabled"
+                    } else {
+                        "wrong password"
+                    },
                 )
                 .await?;
                 tx.commit().await?;
@@ -138,9 +147,14 @@ async fn sign_in_once(
         None => None,
     };
     let mut tx = app.store.begin_write().await?;
-    let subject = one_time::take(&mut tx, Purpose::SignIn, &secret::hash(&body.secret), app.now())
-        .await?
-        .ok_or_else(used_up)?;
+    let subject = one_time::take(
+        &mut tx,
+        Purpose::SignIn,
+        &secret::hash(&body.secret),
+        app.now(),
+    )
+    .await?
+    .ok_or_else(used_up)?;
     let id = lyceum_store::parse("one_time.subject", &subject)?;
     let mut user = users::get_tx(&mut tx, &id)
         .await?
@@ -157,8 +171,18 @@ async fn sign_in_once(
         sessions::delete_others(&mut tx, &user.id, None).await?;
         user.password_hash = Some(hash.clone());
     }
-    app.limits.give_back(&body.secret, limit_address(origin), Instant::now());
-    begin(&app, tx, user, origin, &headers, hash.is_none(), "session.one_time").await
+    app.limits
+        .give_back(&body.secret, limit_address(origin), Instant::now());
+    begin(
+        &app,
+        tx,
+        user,
+        origin,
+        &headers,
+        hash.is_none(),
+        "session.one_time",
+    )
+    .await
 }
 
 /// Begins a session, commits, and answers with its cookie.
@@ -193,7 +217,15 @@ async fn begin(
     sessions::keep_newest(&mut tx, &user.id, SESSIONS - 1).await?;
     sessions::insert(&mut tx, &session).await?;
     let target = format!("user/{}", user.id);
-    audit::write_as(&mut tx, &user.login, &session.address, action, target, &session.client).await?;
+    audit::write_as(
+        &mut tx,
+        &user.login,
+        &session.address,
+        action,
+        target,
+        &session.client,
+    )
+    .await?;
     tx.commit().await?;
     let me = Me {
         user: super::users::shown(&user),
@@ -204,8 +236,17 @@ async fn begin(
     with_cookie(app, Json(me).into_response(), &secret, false)
 }
 
-fn with_cookie(app: &App, mut response: Response, secret: &str, end: bool) -> Result<Response, ApiFailure> {
-    let secure = if app.config.serves_tls() { "; Secure" } else { "" };
+fn with_cookie(
+    app: &App,
+    mut response: Response,
+    secret: &str,
+    end: bool,
+) -> Result<Response, ApiFailure> {
+    let secure = if app.config.serves_tls() {
+        "; Secure"
+    } else {
+        ""
+    };
     let end = if end { "; Max-Age=0" } else { "" };
     let cookie = format!("{COOKIE}={secret}; HttpOnly; SameSite=Strict; Path=/{secure}{end}");
     response.headers_mut().insert(
@@ -217,7 +258,11 @@ fn with_cookie(app: &App, mut response: Response, secret: &str, end: bool) -> Re
 
 /// Who is signed in.
 #[utoipa::path(get, path = "/session", responses((status = 200, body = Me)))]
-async fn me(State(app): State<App>, actor: Actor, headers: HeaderMap) -> Result<Json<Me>, ApiFailure> {
+async fn me(
+    State(app): State<App>,
+    actor: Actor,
+    headers: HeaderMap,
+) -> Result<Json<Me>, ApiFailure> {
     let classroom_name = app.settings().await?.classroom_name;
     let (Some(user), Some(session)) = (actor.user(), actor.session_id()) else {
         return local(classroom_name).map(Json);
@@ -226,7 +271,9 @@ async fn me(State(app): State<App>, actor: Actor, headers: HeaderMap) -> Result<
         user: super::users::shown(user),
         session: session.clone(),
         classroom_name,
-        csrf: presented_secret(&headers).map(secret::csrf).unwrap_or_default(),
+        csrf: presented_secret(&headers)
+            .map(secret::csrf)
+            .unwrap_or_default(),
     }))
 }
 
@@ -254,7 +301,14 @@ async fn sign_out(State(app): State<App>, actor: Actor) -> Result<Response, ApiF
     if let (Some(user), Some(session)) = (actor.user(), actor.session_id()) {
         let mut tx = app.store.begin_write().await?;
         sessions::delete(&mut tx, &user.id, session).await?;
-        audit::write(&mut tx, &actor, "session.sign_out", format!("user/{}", user.id), "").await?;
+        audit::write(
+            &mut tx,
+            &actor,
+            "session.sign_out",
+            format!("user/{}", user.id),
+            "",
+        )
+        .await?;
         tx.commit().await?;
     }
     with_cookie(&app, StatusCode::NO_CONTENT.into_response(), "", true)
@@ -288,12 +342,21 @@ async fn revoke(
     actor: Actor,
     Path(id): Path<SessionId>,
 ) -> Result<StatusCode, ApiFailure> {
-    let user = actor.user_id().ok_or_else(|| ApiFailure::not_found("session"))?;
+    let user = actor
+        .user_id()
+        .ok_or_else(|| ApiFailure::not_found("session"))?;
     let mut tx = app.store.begin_write().await?;
     if !sessions::delete(&mut tx, user, &id).await? {
         return Err(ApiFailure::not_found("session"));
     }
-    audit::write(&mut tx, &actor, "session.revoke", format!("session/{id}"), "").await?;
+    audit::write(
+        &mut tx,
+        &actor,
+        "session.revoke",
+        format!("session/{id}"),
+        "",
+    )
+    .await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -326,7 +389,8 @@ async fn change_password(
                     "the present password is wrong",
                 ));
             }
-            app.limits.give_back(&user.login, limit_address(origin), Instant::now());
+            app.limits
+                .give_back(&user.login, limit_address(origin), Instant::now());
         }
         None if session.may_set_password => {}
         None => {
@@ -348,6 +412,16 @@ async fn change_password(
     sessions::delete_others(&mut tx, &user.id, Some(&session.id)).await?;
     sessions::password_set(&mut tx, &session.id).await?;
     one_time::revoke(&mut tx, Purpose::SignIn, user.id.as_str()).await?;
-    audit::write(&mut tx, &actor, "user.password", format!("user/{}", user.id), "").await?;
-    tx.commit().await.map_err(|e: StoreError| e.into()).map(|()| StatusCode::NO_CONTENT)
+    audit::write(
+        &mut tx,
+        &actor,
+        "user.password",
+        format!("user/{}", user.id),
+        "",
+    )
+    .await?;
+    tx.commit()
+        .await
+        .map_err(|e: StoreError| e.into())
+        .map(|()| StatusCode::NO_CONTENT)
 }
