@@ -46,6 +46,9 @@ pub struct Desktop {
     pub pss_kib: u64,
     /// CPU in percent of one CPU, last sample.
     pub cpu_percent: f64,
+    /// Bytes that its machine caused to be read from disk since it started, last sample; what the
+    /// host had in memory already does not count.
+    pub read_bytes: u64,
     /// Bytes of the saved delta when suspended.
     pub delta_bytes: Option<u64>,
     /// How long the last suspend took in all, milliseconds.

@@ -29,6 +29,8 @@ pub struct LiveDesktop {
     pub pss_kib: u64,
     /// CPU in percent of one CPU.
     pub cpu_percent: f64,
+    /// Bytes read from disk since the start.
+    pub read_bytes: u64,
 }
 
 impl Live {
@@ -37,12 +39,20 @@ impl Live {
         let mut hosts = self.0.write().unwrap_or_else(|p| p.into_inner());
         let entry = hosts.entry(host.clone()).or_default();
         let at = observed.load.at;
-        if entry.recent.back().is_none_or(|last| at - last.at >= SAMPLE_EVERY) {
+        if entry
+            .recent
+            .back()
+            .is_none_or(|last| at - last.at >= SAMPLE_EVERY)
+        {
             entry.recent.push_back(HostSample {
                 at,
                 cpu_percent: observed.load.cpu_percent,
                 desktops_pss_mib: observed.load.desktops_pss_mib,
-                desktops: observed.desktops.iter().filter(|d| d.phase.may_hold_disk()).count() as u32,
+                desktops: observed
+                    .desktops
+                    .iter()
+                    .filter(|d| d.phase.may_hold_disk())
+                    .count() as u32,
             });
             if entry.recent.len() > RECENT {
                 entry.recent.pop_front();
@@ -60,7 +70,10 @@ impl Live {
     /// A host's chart.
     pub fn recent(&self, host: &HostId) -> Vec<HostSample> {
         let hosts = self.0.read().unwrap_or_else(|p| p.into_inner());
-        hosts.get(host).map(|h| h.recent.iter().copied().collect()).unwrap_or_default()
+        hosts
+            .get(host)
+            .map(|h| h.recent.iter().copied().collect())
+            .unwrap_or_default()
     }
 
     /// Every desktop's numbers.
@@ -72,7 +85,12 @@ impl Live {
             .flat_map(|o| &o.desktops)
             .filter(|d| d.phase.may_hold_disk())
             .map(|d| {
-                (d.desktop.clone(), LiveDesktop { pss_kib: d.pss_kib, cpu_percent: d.cpu_percent })
+                let live = LiveDesktop {
+                    pss_kib: d.pss_kib,
+                    cpu_percent: d.cpu_percent,
+                    read_bytes: d.read_bytes,
+                };
+                (d.desktop.clone(), live)
             })
             .collect()
     }

@@ -98,6 +98,9 @@ pub struct ObservedDesktop {
     pub pss_kib: u64,
     /// CPU use in percent of one CPU, last sample.
     pub cpu_percent: f64,
+    /// Bytes that its machine caused to be read from disk since it started, last sample.
+    #[serde(default)]
+    pub read_bytes: u64,
     /// The delta it was suspended to.
     pub delta: Option<SavedDelta>,
 }

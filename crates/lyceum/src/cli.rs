@@ -1,9 +1,13 @@
 //! The command line.
 
+use crate::bench;
 use crate::commands::{
     audit, course, desktop, host, image, login, operation, session, settings, user,
 };
+use crate::doctor::DoctorArgs;
 use crate::exit;
+use crate::parts::{AgentArgs, PartArgs};
+use crate::up::UpArgs;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -42,6 +46,10 @@ pub struct Global {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run the whole classroom on this machine, in the foreground
+    Up(UpArgs),
+    /// Check what a classroom needs of this machine, with a cure for each finding
+    Doctor(DoctorArgs),
     /// The classroom at a glance
     Status,
     /// Golden images, drafts and releases
@@ -56,9 +64,15 @@ pub enum Command {
     /// People
     #[command(subcommand)]
     User(user::UserCommand),
-    /// Machines that run desktops; join tokens
+    /// Machines that run desktops; without a command: run such a machine's agent
+    Host(HostArgs),
+    /// Run the storage agent
+    Storage(AgentArgs),
+    /// Run a controller
+    Controller(PartArgs),
+    /// Measure what the classroom that runs reaches
     #[command(subcommand)]
-    Hosts(host::HostsCommand),
+    Bench(bench::BenchCommand),
     /// Work that takes time
     #[command(subcommand)]
     Operation(operation::OperationCommand),
@@ -76,11 +90,26 @@ pub enum Command {
     Logout,
     /// Change one's password there
     Password,
+    /// Print the document of the API, openapi.json
+    #[command(hide = true)]
+    Openapi,
     /// Print a script that completes commands in a shell
     Completions {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+/// `lyceum host list` and the like, or `lyceum host --config FILE`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct HostArgs {
+    /// What to do with hosts
+    #[command(subcommand)]
+    pub command: Option<host::HostCommand>,
+    /// How to run the agent
+    #[command(flatten)]
+    pub agent: AgentArgs,
 }
 
 #[cfg(test)]

@@ -4,18 +4,22 @@
 //! Every command but the parts themselves is a client of the public API; nothing here reads
 //! the store or talks to an agent.
 
+mod bench;
 mod cli;
 mod client;
 mod commands;
 mod context;
+mod doctor;
 mod exit;
 mod format;
+mod parts;
 mod place;
 mod resolve;
 mod table;
+mod up;
 
 use clap::{CommandFactory, Parser};
-use cli::{Cli, Command, Global};
+use cli::{Cli, Command, Global, HostArgs};
 use client::{CallError, Client};
 use context::Context;
 use exit::Exit;
@@ -76,12 +80,25 @@ fn context(global: &Global) -> anyhow::Result<Context> {
 async fn run(cli: Cli) -> anyhow::Result<()> {
     let global = &cli.global;
     match cli.command {
+        Command::Up(args) => up::run(global.state.as_deref(), args).await,
+        Command::Controller(args) => parts::controller(args).await,
+        Command::Storage(args) => parts::storage(args).await,
+        Command::Host(HostArgs {
+            command: None,
+            agent,
+        }) => parts::host(agent).await,
+        Command::Host(HostArgs {
+            command: Some(command),
+            ..
+        }) => commands::host::run(&context(global)?, command).await,
+        Command::Doctor(args) => doctor::run(global.state.as_deref(), args, global.json).await,
+        Command::Bench(command) => bench::run(&context(global)?, command).await,
+        Command::Openapi => context::print(&lyceum_controller::api::openapi_json()?),
         Command::Status => commands::status::run(&context(global)?).await,
         Command::Image(command) => commands::image::run(&context(global)?, command).await,
         Command::Course(command) => commands::course::run(&context(global)?, command).await,
         Command::Desktop(command) => commands::desktop::run(&context(global)?, command).await,
         Command::User(command) => commands::user::run(&context(global)?, command).await,
-        Command::Hosts(command) => commands::host::run(&context(global)?, command).await,
         Command::Operation(command) => commands::operation::run(&context(global)?, command).await,
         Command::Audit(args) => commands::audit::run(&context(global)?, args).await,
         Command::Settings(command) => commands::settings::run(&context(global)?, command).await,

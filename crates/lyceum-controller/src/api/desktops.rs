@@ -48,7 +48,9 @@ fn shown(
     live: Option<&LiveDesktop>,
     staff: bool,
 ) -> Option<Desktop> {
-    let Owner::Course { course, user } = d.owner else { return None };
+    let Owner::Course { course, user } = d.owner else {
+        return None;
+    };
     let live = live.copied().unwrap_or_default();
     let names = names.cloned().unwrap_or_default();
     Some(Desktop {
@@ -70,6 +72,7 @@ fn shown(
         usable_ms: d.usable_ms.map(|v| v.max(0) as u64),
         pss_kib: live.pss_kib,
         cpu_percent: live.cpu_percent,
+        read_bytes: live.read_bytes,
         delta_bytes: d.delta_bytes.map(|v| v.max(0) as u64),
         suspend_ms: d.suspend_ms.map(|v| v.max(0) as u64),
         notice: d.notice,
@@ -88,18 +91,28 @@ async fn list(
     let staff = query.course.is_some() || query.all == Some(true);
     let (found, names) = if let Some(course) = &query.course {
         actor.require_course_staff(&app, course).await?;
-        (rows::of_course(&app.store, course).await?, rows::names(&app.store, Filter::Course(course)).await?)
+        (
+            rows::of_course(&app.store, course).await?,
+            rows::names(&app.store, Filter::Course(course)).await?,
+        )
     } else if query.all == Some(true) {
         actor.require_teacher()?;
         let mut all = rows::all(&app.store).await?;
         if actor.require_admin().is_err() {
             let mine = courses_i_run(&app, &actor, &all).await;
-            all.retain(|d| matches!(&d.owner, Owner::Course { course, .. } if mine.contains(course)));
+            all.retain(
+                |d| matches!(&d.owner, Owner::Course { course, .. } if mine.contains(course)),
+            );
         }
         (all, rows::names(&app.store, Filter::All).await?)
     } else {
-        let Some(user) = actor.user_id() else { return Ok(Json(Vec::new())) };
-        (rows::of_user(&app.store, user).await?, rows::names(&app.store, Filter::User(user)).await?)
+        let Some(user) = actor.user_id() else {
+            return Ok(Json(Vec::new()));
+        };
+        (
+            rows::of_user(&app.store, user).await?,
+            rows::names(&app.store, Filter::User(user)).await?,
+        )
     };
     let live = app.live.desktops();
     let mut out = Vec::with_capacity(found.len());
@@ -132,7 +145,11 @@ async fn courses_i_run(app: &App, actor: &Actor, all: &[rows::Desktop]) -> HashS
 }
 
 /// A desktop that the actor may see; what one may not see is not there.
-pub(crate) async fn mine(app: &App, actor: &Actor, id: &DesktopId) -> Result<rows::Desktop, ApiFailure> {
+pub(crate) async fn mine(
+    app: &App,
+    actor: &Actor,
+    id: &DesktopId,
+) -> Result<rows::Desktop, ApiFailure> {
     let d = rows::get(&app.store, id)
         .await?
         .filter(|d| matches!(d.owner, Owner::Course { .. }))
@@ -188,7 +205,14 @@ async fn create(
         return Err(ApiFailure::not_found("member of the course"));
     };
     let id = target.desktop.id.clone();
-    audit::write(&mut tx, &actor, "desktop.create", &format!("desktop/{id}"), &target.name).await?;
+    audit::write(
+        &mut tx,
+        &actor,
+        "desktop.create",
+        &format!("desktop/{id}"),
+        &target.name,
+    )
+    .await?;
     tx.commit().await?;
     let names = rows::names(&app.store, Filter::One(&id)).await?;
     shown(target.desktop, names.get(&id), None, false)
@@ -222,26 +246,45 @@ async fn order_one(
     want: Want,
 ) -> Result<(StatusCode, Json<Accepted>), ApiFailure> {
     let seen = mine(&app, &actor, &id).await?;
-    let names = rows::names(&app.store, Filter::One(&id)).await?.remove(&id).unwrap_or_default();
+    let names = rows::names(&app.store, Filter::One(&id))
+        .await?
+        .remove(&id)
+        .unwrap_or_default();
     let Owner::Course { course, .. } = &seen.owner else {
         return Err(ApiFailure::not_found("desktop"));
     };
     let facts = orders::facts_of(&app.store, [course]).await?;
     let settings = app.settings().await?;
     let mut tx = app.store.begin_write().await?;
-    let desktop = rows::get_tx(&mut tx, &id).await?.ok_or_else(|| ApiFailure::not_found("desktop"))?;
+    let desktop = rows::get_tx(&mut tx, &id)
+        .await?
+        .ok_or_else(|| ApiFailure::not_found("desktop"))?;
     if desktop.desired == Desired::Absent && want != Want::Delete {
-        return Err(ApiFailure::state("this desktop is being deleted: a new one can be made when it is gone"));
+        return Err(ApiFailure::state(
+            "this desktop is being deleted: a new one can be made when it is gone",
+        ));
     }
-    let by = By { login: actor.login().to_owned() };
-    audit::write(&mut tx, &actor, &format!("desktop.{}", word(&want)), &format!("desktop/{id}"), &names.user).await?;
+    let by = By {
+        login: actor.login().to_owned(),
+    };
+    audit::write(
+        &mut tx,
+        &actor,
+        &format!("desktop.{}", word(&want)),
+        &format!("desktop/{id}"),
+        &names.user,
+    )
+    .await?;
     let operation = orders::give(
         &mut tx,
         &settings,
         &by,
         orders::desktop_scope(&desktop, &names.user),
         want,
-        vec![Target { desktop, name: names.user.clone() }],
+        vec![Target {
+            desktop,
+            name: names.user.clone(),
+        }],
         &facts,
         app.now(),
     )
@@ -353,10 +396,14 @@ async fn on_its_host(
 ) -> Result<lyceum_wire::Client, ApiFailure> {
     let d = mine(app, actor, id).await?;
     match (&d.host, d.phase) {
-        (Some(host), Phase::Running) => {
-            app.agents.host(host).await.map_err(|e| ApiFailure::unavailable(e.to_string()))
-        }
-        _ => Err(ApiFailure::state("the desktop does not run: start it first")),
+        (Some(host), Phase::Running) => app
+            .agents
+            .host(host)
+            .await
+            .map_err(|e| ApiFailure::unavailable(e.to_string())),
+        _ => Err(ApiFailure::state(
+            "the desktop does not run: start it first",
+        )),
     }
 }
 
@@ -373,8 +420,10 @@ async fn get_clipboard(
     Path(id): Path<DesktopId>,
 ) -> Result<Json<ClipboardText>, ApiFailure> {
     let host = on_its_host(&app, &actor, &id).await?;
-    let Clipboard { text } =
-        host.get(&format!("/v1/desktops/{id}/clipboard")).await.map_err(clipboard_error)?;
+    let Clipboard { text } = host
+        .get(&format!("/v1/desktops/{id}/clipboard"))
+        .await
+        .map_err(clipboard_error)?;
     Ok(Json(ClipboardText { text }))
 }
 
@@ -388,11 +437,16 @@ async fn put_clipboard(
     Json(body): Json<ClipboardText>,
 ) -> Result<StatusCode, ApiFailure> {
     if body.text.len() > CLIPBOARD_MAX {
-        return Err(ApiFailure::invalid("the text is longer than 32 KiB: copy a smaller piece"));
+        return Err(ApiFailure::invalid(
+            "the text is longer than 32 KiB: copy a smaller piece",
+        ));
     }
     let host = on_its_host(&app, &actor, &id).await?;
     let _: serde::de::IgnoredAny = host
-        .put(&format!("/v1/desktops/{id}/clipboard"), &Clipboard { text: body.text })
+        .put(
+            &format!("/v1/desktops/{id}/clipboard"),
+            &Clipboard { text: body.text },
+        )
         .await
         .map_err(clipboard_error)?;
     Ok(StatusCode::NO_CONTENT)
@@ -406,8 +460,9 @@ async fn order_class(
     want: Want,
 ) -> Result<(StatusCode, Json<Accepted>), ApiFailure> {
     actor.require_course_staff(&app, &id).await?;
-    let facts =
-        orders::course_facts(&app.store, &id).await?.ok_or_else(|| ApiFailure::not_found("course"))?;
+    let facts = orders::course_facts(&app.store, &id)
+        .await?
+        .ok_or_else(|| ApiFailure::not_found("course"))?;
     let everybody = people(&app, &id, body.users.as_deref()).await?;
     let settings = app.settings().await?;
     let name = facts.name.clone();
@@ -430,11 +485,34 @@ async fn order_class(
         }));
     }
     let detail = format!("{} desktops", targets.len());
-    audit::write(&mut tx, &actor, &format!("course.{}", word(&want)), &format!("course/{id}"), &detail).await?;
-    let scope = Scope { target: format!("course/{id}"), target_name: name, course: Some(id.clone()) };
-    let by = By { login: actor.login().to_owned() };
+    audit::write(
+        &mut tx,
+        &actor,
+        &format!("course.{}", word(&want)),
+        &format!("course/{id}"),
+        &detail,
+    )
+    .await?;
+    let scope = Scope {
+        target: format!("course/{id}"),
+        target_name: name,
+        course: Some(id.clone()),
+    };
+    let by = By {
+        login: actor.login().to_owned(),
+    };
     let all = HashMap::from([(id, facts)]);
-    let operation = orders::give(&mut tx, &settings, &by, scope, want, targets, &all, app.now()).await?;
+    let operation = orders::give(
+        &mut tx,
+        &settings,
+        &by,
+        scope,
+        want,
+        targets,
+        &all,
+        app.now(),
+    )
+    .await?;
     tx.commit().await?;
     Ok((StatusCode::ACCEPTED, Json(Accepted { operation })))
 }
@@ -524,27 +602,36 @@ async fn course_hand_out(
         return Err(ApiFailure::not_found("desktop"));
     };
     if *course != id {
-        return Err(ApiFailure::invalid("the desktop to hand out belongs to another course"));
+        return Err(ApiFailure::invalid(
+            "the desktop to hand out belongs to another course",
+        ));
     }
     // What a student has open is the student's; only the teacher's own goes to everybody.
     let teachers = rows::roster(&app.store, &id, "teacher").await?;
     if !teachers.iter().any(|(t, _, _)| t == user) {
-        return Err(ApiFailure::forbidden("only the desktop of a teacher of the course can be handed out"));
+        return Err(ApiFailure::forbidden(
+            "only the desktop of a teacher of the course can be handed out",
+        ));
     }
     if source.phase != Phase::Running {
-        return Err(ApiFailure::state("the desktop to hand out does not run: start it first"));
+        return Err(ApiFailure::state(
+            "the desktop to hand out does not run: start it first",
+        ));
     }
     if source.started_by.as_deref() == Some("cold") {
         return Err(ApiFailure::state(
             "the desktop to hand out was booted cold, so it has no memory in common with the others: reset it, then order again",
         ));
     }
-    let facts =
-        orders::course_facts(&app.store, &id).await?.ok_or_else(|| ApiFailure::not_found("course"))?;
+    let facts = orders::course_facts(&app.store, &id)
+        .await?
+        .ok_or_else(|| ApiFailure::not_found("course"))?;
     let mut everybody = people(&app, &id, body.users.as_deref()).await?;
     everybody.retain(|(u, _, _)| u != user);
     if everybody.is_empty() {
-        return Err(ApiFailure::state("there is nobody to hand it out to: put students on the roster first"));
+        return Err(ApiFailure::state(
+            "there is nobody to hand it out to: put students on the roster first",
+        ));
     }
     let now = app.now();
     let mut tx = app.store.begin_write().await?;
@@ -566,7 +653,14 @@ async fn course_hand_out(
         })
         .collect();
     let target = format!("course/{id}");
-    audit::write(&mut tx, &actor, hand_out::KIND, &target, &format!("{} to {} desktops", source.id, items.len())).await?;
+    audit::write(
+        &mut tx,
+        &actor,
+        hand_out::KIND,
+        &target,
+        &format!("{} to {} desktops", source.id, items.len()),
+    )
+    .await?;
     operations::insert(
         &mut tx,
         &Operation {

@@ -1,4 +1,4 @@
-//! `lyceum hosts`: the machines that run desktops, and joining new ones.
+//! `lyceum host`: the machines that run desktops, and joining new ones.
 
 use crate::context::Context;
 use crate::exit::{self, Exit};
@@ -19,7 +19,7 @@ pub enum KindArg {
 
 /// Hosts.
 #[derive(Debug, Subcommand)]
-pub enum HostsCommand {
+pub enum HostCommand {
     /// Every host with its load
     List,
     /// All that is known of one
@@ -48,23 +48,23 @@ pub enum HostsCommand {
 }
 
 /// Runs the command.
-pub async fn run(ctx: &Context, command: HostsCommand) -> anyhow::Result<()> {
+pub async fn run(ctx: &Context, command: HostCommand) -> anyhow::Result<()> {
     match command {
-        HostsCommand::List => {
+        HostCommand::List => {
             let hosts: Vec<Host> = ctx.client.get("hosts").await?;
             ctx.show_table(
                 &hosts,
-                "no host has joined yet; make a token: lyceum hosts token NAME",
+                "no host has joined yet; make a token: lyceum host token NAME",
                 |h| table(h),
             )
         }
-        HostsCommand::Show { host } => {
+        HostCommand::Show { host } => {
             let host = find(ctx, &host).await?;
             ctx.show(&host, details)
         }
-        HostsCommand::Drain { host } => set(ctx, &host, HostState::Draining).await,
-        HostsCommand::Activate { host } => set(ctx, &host, HostState::Active).await,
-        HostsCommand::Token { name, kind } => {
+        HostCommand::Drain { host } => set(ctx, &host, HostState::Draining).await,
+        HostCommand::Activate { host } => set(ctx, &host, HostState::Active).await,
+        HostCommand::Token { name, kind } => {
             let (kind, program) = match kind {
                 KindArg::Host => (AgentKind::Host, "host"),
                 KindArg::Storage => (AgentKind::Storage, "storage"),

@@ -6,6 +6,7 @@ use crate::format::{duration, moment, short, word};
 use crate::resolve;
 use crate::table::Table;
 use clap::Subcommand;
+use lyceum_api::Page;
 use lyceum_api::operations::Operation;
 
 /// Operations.
@@ -30,9 +31,10 @@ pub enum OperationCommand {
     },
 }
 
-/// The newest operations.
+/// The newest operations, at most a page of them.
 pub async fn recent(client: &Client) -> anyhow::Result<Vec<Operation>> {
-    Ok(client.get("operations").await?)
+    let page: Page<Operation> = client.get("operations").await?;
+    Ok(page.items)
 }
 
 /// Runs the command.

@@ -107,6 +107,5 @@ pub async fn page_address(ctx: &Context) -> anyhow::Result<String> {
     if place.starts_with("http") {
         return Ok(place.to_owned());
     }
-    let _ = place;
-    Ok(String::new())
+    Ok(crate::up::page_of(std::path::Path::new(place)).unwrap_or_default())
 }

@@ -1,0 +1,84 @@
+//! `lyceum bench`: what a classroom reaches, measured on the one that runs, through the same
+//! API that everybody uses.
+//!
+//! A bench makes a course and students of its own and removes them afterwards, also when it
+//! fails or is interrupted. **What is timed:** a clock in this program, from the moment the
+//! order is sent until the controller's operation counts the desktop as there, which it does
+//! when the desktop is usable: identity renewed, address obtained, picture served. What the
+//! hosts' agents measured from their side is reported beside it.
+
+mod class;
+mod class_start;
+mod html;
+mod reset;
+mod stats;
+
+use crate::context::Context;
+use crate::exit::{self, Exit};
+use clap::Subcommand;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// Benches.
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Start a class by fork, and then by cold linked clones of the same release
+    ClassStart(class_start::Args),
+    /// Reset one desktop again and again while others run
+    Reset(reset::Args),
+}
+
+/// What all benches take.
+#[derive(Debug, clap::Args)]
+pub struct Common {
+    /// Golden image whose newest release is used
+    #[arg(long, default_value = "Demo")]
+    image: String,
+    /// Write the numbers here
+    #[arg(long = "json", value_name = "FILE", id = "json_file")]
+    json: Option<PathBuf>,
+    /// Write a page with plots here
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+/// Where and with what it was measured.
+#[derive(Debug, Clone, Serialize)]
+struct Machine {
+    /// When, milliseconds since 1970.
+    at: i64,
+    /// Version of the controller.
+    version: String,
+    /// Logical CPUs of a host.
+    cpus: u32,
+    /// Hosts.
+    hosts: usize,
+    /// What executes guests.
+    accelerator: String,
+    /// QEMU's version.
+    qemu: String,
+    /// Image and release.
+    image: String,
+}
+
+/// Runs a bench.
+pub async fn run(ctx: &Context, command: BenchCommand) -> anyhow::Result<()> {
+    match command {
+        BenchCommand::ClassStart(args) => class_start::run(ctx, args).await,
+        BenchCommand::Reset(args) => reset::run(ctx, args).await,
+    }
+}
+
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    std::fs::write(path, text).map_err(|e| {
+        Exit::coded(
+            exit::FAILED,
+            format!("{} can't be written: {e}", path.display()),
+        )
+    })
+}
+
+/// Says what is going on, on standard error: standard output is for the result.
+fn say(text: &str) {
+    eprintln!("{}", crate::table::plain(text));
+}
