@@ -1,4 +1,5 @@
-"""Draws the demo desktop's wallpaper: a morning over hills. Flat areas, so that it is cheap to send to a browser.
+"""Draws the demo desktop's wallpaper: a morning over hills. One colour a row or an area, so that it
+is cheap to send to a browser.
 
     python3 wallpaper.py OUT.png
 """
@@ -26,8 +27,7 @@ def mix(a, b, share):
 
 
 def sky(y):
-    # 30 bands instead of a smooth run of colour.
-    place = min(1.0, round(y / 560 * 30) / 30) * 2
+    place = min(1.0, y / 560) * 2
     return mix(SKY[0], SKY[1], place) if place < 1 else mix(SKY[1], SKY[2], place - 1)
 
 
