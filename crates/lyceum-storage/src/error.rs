@@ -58,7 +58,8 @@ impl StorageError {
                 DiskError::InUse(_) => code::IN_USE,
                 DiskError::NotFound(_) => code::NOT_FOUND,
                 DiskError::Damaged(_) => code::DAMAGED,
-                DiskError::Cancelled => code::STATE,
+                // Mostly this agent is being stopped; whoever asked tries again.
+                DiskError::Cancelled => lyceum_wire::error::wire_code::UNAVAILABLE,
                 DiskError::Io { .. } | DiskError::Tool(_) => code::INTERNAL,
             },
             StorageError::Start(_) | StorageError::Wire(_) => code::INTERNAL,

@@ -355,6 +355,12 @@ impl Agent {
         job.cancel.check()?;
         gone.check()?;
         let to = inner.dirs.draft(&job.request.draft);
+        if to.exists() {
+            return Err(StorageError::state(format!(
+                "draft {} got a disk while the image was imported: import into a new draft",
+                job.request.draft
+            )));
+        }
         std::fs::rename(imported.disk(), &to).map_err(|source| DiskError::Io {
             what: "can't rename to",
             path: to.clone(),

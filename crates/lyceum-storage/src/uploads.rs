@@ -84,6 +84,11 @@ impl Agent {
                 "{name:?} is empty: check the file that is uploaded"
             )));
         }
+        if self.inner.imports.reads(job) {
+            return Err(StorageError::in_use(format!(
+                "upload {job} is being imported: use a new id, or cancel the import first"
+            )));
+        }
         let hold = self
             .inner
             .objects
