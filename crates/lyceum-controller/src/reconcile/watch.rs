@@ -9,7 +9,7 @@ use lyceum_proto::host::{HostFacts, Observed, StopRequest};
 use lyceum_proto::storage::StorageFacts;
 use lyceum_store::{agents, desktops};
 use serde::de::IgnoredAny;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
@@ -23,34 +23,31 @@ const SILENCE: Duration = Duration::from_secs(10);
 /// Runs for ever.
 pub async fn run(app: App) {
     let mut tasks: HashMap<HostId, tokio::task::AbortHandle> = HashMap::new();
+    let mut known: HashSet<String> = HashSet::new();
     let mut set = JoinSet::new();
     let mut changes = app.store.changes();
     loop {
-        match agents::list(&app.store, "host").await {
-            Ok(hosts) => {
-                for host in hosts {
-                    let running = tasks.get(&host.id).is_some_and(|t| !t.is_finished());
-                    if !running {
-                        tasks.insert(host.id.clone(), set.spawn(listen(app.clone(), host.id)));
+        for kind in ["host", "storage"] {
+            match agents::list(&app.store, kind).await {
+                Ok(list) => {
+                    for agent in list {
+                        known.insert(agent.id.to_string());
+                        let running = tasks.get(&agent.id).is_some_and(|t| !t.is_finished());
+                        if kind == "host" && !running {
+                            let task = set.spawn(listen(app.clone(), agent.id.clone()));
+                            tasks.insert(agent.id, task);
+                        }
                     }
                 }
+                Err(e) => tracing::error!("the agents could not be read: {e}"),
             }
-            Err(e) => tracing::error!("the hosts could not be read: {e}"),
         }
         hear_storage(&app).await;
-        // A host that joins is announced; everything else waits for the next round.
+        // One that joins is listened to at once. What is heard of the others changes their rows too:
+        // that is no reason to look.
         let _ = tokio::time::timeout(Duration::from_secs(5), async {
             while let Ok(change) = changes.recv().await {
-                if change.kind == "host"
-                    && !tasks.contains_key(
-                        change
-                            .id
-                            .as_str()
-                            .parse::<HostId>()
-                            .as_ref()
-                            .unwrap_or(&HostId::new()),
-                    )
-                {
+                if change.kind == "host" && !known.contains(&change.id) {
                     break;
                 }
             }
