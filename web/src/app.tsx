@@ -23,6 +23,7 @@ import { Layout } from "./shell/layout";
 import { SessionProvider, useSession } from "./shell/session";
 import { Button, Empty, LinkButton } from "./ui/controls";
 import { ConfirmProvider } from "./ui/dialog";
+import { PageHead } from "./ui/pieces";
 import { errorText, ToastProvider } from "./ui/toast";
 
 // noVNC is half of the page's weight and only the console needs it.
@@ -75,7 +76,12 @@ function SignedIn() {
   if (desktop?.id) return <DesktopConsolePage id={desktop.id} />;
   return (
     <Layout>
-      {found?.node ?? <Empty icon="info" title={t.common.notFound} action={<LinkButton to="/">{t.common.home}</LinkButton>} />}
+      {found?.node ?? (
+        <>
+          <PageHead title={t.common.notFound} />
+          <LinkButton to="/">{t.common.home}</LinkButton>
+        </>
+      )}
     </Layout>
   );
 }

@@ -47,7 +47,8 @@ export const useSessions = () =>
 
 /** Events say when something changes; while something moves, asking now and then makes sure. */
 const whileMoving = (desktops: Desktop[] | undefined) =>
-  desktops?.some((d) => isMoving(d.phase)) ? 2000 : 20_000;
+  // Memory and CPU are measured all the time and are no events.
+  desktops?.some((d) => isMoving(d.phase)) ? 2000 : 10_000;
 
 export const useMyDesktops = () =>
   useQuery({

@@ -230,3 +230,22 @@ export function Facts({ items }: { items: ([string, ReactNode] | null | false | 
     </dl>
   );
 }
+
+/** A table's frame. When it is wider than its place it can be scrolled, also with the keyboard. */
+export function TableWrap({ label, children, short }: { label: string; children: ReactNode; short?: boolean }) {
+  const box = useRef<HTMLDivElement>(null);
+  const [scrolls, setScrolls] = useState(false);
+  useEffect(() => {
+    const element = box.current;
+    if (!element) return;
+    const observer = new ResizeObserver(() => setScrolls(element.scrollWidth > element.clientWidth + 1 || element.scrollHeight > element.clientHeight + 1));
+    observer.observe(element);
+    if (element.firstElementChild) observer.observe(element.firstElementChild);
+    return () => observer.disconnect();
+  }, []);
+  return (
+    <div ref={box} className={`table-wrap ${short ? "short" : ""}`} role="region" aria-label={label} tabIndex={scrolls ? 0 : undefined}>
+      {children}
+    </div>
+  );
+}

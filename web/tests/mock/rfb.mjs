@@ -17,7 +17,7 @@ export function serveRfb(socket, { dieAfterMs } = {}) {
         const title = win && y < 106;
         const typed = win && y > 130 && y < 150 && x > 200 && x < 200 + (keys % 40) * 12 && x % 12 < 9;
         const [r, g, b] = bar ? [32, 44, 40] : typed ? [120, 230, 170] : title ? [52, 72, 66] : win ? [18, 26, 24] : icon ? [233, 196, 106] : [24 + (y >> 3), 96 + (x >> 4), 110 + (y >> 3)];
-        out.writeUInt32LE((r << 16) | (g << 8) | b, (y * W + x) * 4);
+        out.writeUInt32LE((b << 16) | (g << 8) | r, (y * W + x) * 4);
       }
     return out;
   };
@@ -52,7 +52,7 @@ export function serveRfb(socket, { dieAfterMs } = {}) {
     if (stage === "init" && buffer.length >= 1) {
       take(1);
       stage = "run";
-      const init = Buffer.alloc(24);
+      const init = Buffer.alloc(20);
       init.writeUInt16BE(W, 0);
       init.writeUInt16BE(H, 2);
       init.set([32, 24, 0, 1, 0, 255, 0, 255, 0, 255, 16, 8, 0], 4);

@@ -1,5 +1,6 @@
 // A stand-in for the controller, for developing the page and for tests of the page alone.
 // It knows no rights and keeps nothing; the real one is `lyceum up`.
+// One-time link of the admin: /#/welcome/first
 //   node tests/mock/server.mjs [port]      serves ../../dist and /api/v1
 // Sign in as admin, lin (teacher) or s1130101 (student); any password but "wrong".
 import { createReadStream, existsSync, statSync } from "node:fs";
@@ -20,7 +21,27 @@ export function startMock(port = 0) {
   const tickets = new Set();
   const consoles = new Set();
   const clip = new Map();
+  const sessions = new Map();
+  const secrets = new Map([["first", s.users[0]]]);
+  let nextSession = 1;
+  // Whose request is being answered; answers are made without waiting in between.
   let signedIn = null;
+  let setCookie = null;
+  const enter = (user) => {
+    const sid = `mock-${nextSession++}`;
+    sessions.set(sid, user);
+    signedIn = user;
+    setCookie = `lyceum_session=${sid}; Path=/; HttpOnly; SameSite=Strict`;
+    return me();
+  };
+  const desktopFor = (c, user) => {
+    const found = s.desktops.find((d) => d.course === c.id && d.user === user.id);
+    if (found) return found;
+    const made = { id: newId("desktop"), course: c.id, course_name: c.name, user: user.id, user_name: user.name, desired: "stopped", phase: "stopped", detail: "", host: null, release: c.release, size: c.size, persistence: c.persistence, started_by: null, cold_reason: null, address: null, usable_ms: null, pss_kib: 0, cpu_percent: 0, delta_bytes: null, suspend_ms: null, notice: null, changed: Date.now() };
+    s.desktops.push(made);
+    change("desktop", made.id);
+    return made;
+  };
 
   const change = (kind, id = "") => {
     for (const res of listeners) res.write(`event: change\ndata: ${JSON.stringify({ kind, id })}\n\n`);
@@ -35,7 +56,7 @@ export function startMock(port = 0) {
   const me = () => ({ user: signedIn, session: "session-1", classroom_name: s.settings.classroom_name, csrf: "mock-csrf" });
 
   function operate(kind, target, name, desktops, each) {
-    const o = { id: newId("operation"), kind, target, target_name: name, requested_by: signedIn.login, state: "running", total: desktops.length, done: 0, step: "", failures: [], created: Date.now(), ended: null };
+    const o = { id: newId("operation"), kind, target, target_name: name, requested_by: signedIn?.login ?? "system", state: "running", total: desktops.length, done: 0, step: "", failures: [], created: Date.now(), ended: null };
     s.operations.unshift(o);
     change("operation", o.id);
     desktops.forEach((d, i) =>
@@ -83,13 +104,18 @@ export function startMock(port = 0) {
           if (apply) {
             user = { id: newId("user"), login: entry.login, name: entry.name, role: "student", disabled: false, has_password: false, created: Date.now() };
             s.users.push(user);
-            out.links.push({ login: entry.login, path: `/#/welcome/${newId("secret")}` });
+            const secret = newId("secret");
+            secrets.set(secret, user);
+            out.links.push({ login: entry.login, path: `/#/welcome/${secret}` });
           }
         }
         const member = user && s.members.find((m) => m.course === courseId && m.user === user.id);
         if (!member) {
           out.add.push(entry);
-          if (apply) s.members.push({ course: courseId, user: user.id, role: entry.role });
+          if (apply) {
+            s.members.push({ course: courseId, user: user.id, role: entry.role });
+            if (entry.role === "student") desktopFor(find(s.courses, courseId, "course"), user);
+          }
         } else if (member.role !== entry.role) out.change.push(entry);
         else out.unchanged += 1;
       });
@@ -102,21 +128,21 @@ export function startMock(port = 0) {
     ["POST", "session", (_, b) => {
       const user = s.users.find((u) => u.login === b.login);
       if (!user || b.password === "wrong") throw fail(401, "wrong_credentials", "The sign-in name or the password is not right. Check both; after several failures there is a short wait.");
-      signedIn = user;
-      return me();
+      return enter(user);
     }],
     ["POST", "session/one-time", (_, b) => {
-      if (b.secret === "used") throw fail(401, "link_used", "This one-time link was used or has expired. Ask for a new one.");
-      signedIn = s.users[0];
-      return me();
+      const user = secrets.get(b.secret);
+      if (!user) throw fail(401, "link_used", "This one-time link was used or has expired. Ask for a new one.");
+      secrets.delete(b.secret);
+      return enter(user);
     }],
-    ["DELETE", "session", () => void (signedIn = null)],
+    ["DELETE", "session", (_, __, ___, sid) => void sessions.delete(sid)],
     ["GET", "sessions", () => [{ id: "session-1", created: Date.now() - 1e7, last_seen: Date.now() - 20_000, client: "Mozilla/5.0 (X11; Linux x86_64) Chrome/140 Safari/537", address: "127.0.0.1", current: true }, { id: "session-2", created: Date.now() - 1e8, last_seen: Date.now() - 4e6, client: "Mozilla/5.0 (iPad; CPU OS 18_0 like Mac OS X) Safari/605", address: "10.0.3.17", current: false }]],
     ["DELETE", "sessions/:id", () => undefined],
     ["POST", "password", (_, b) => { if (b.old_password === "wrong") throw fail(403, "wrong_password", "The present password is not right. Type it again, or ask for a one-time link."); }],
     ["GET", "health", () => ({ status: "ok", version: "0.1.0", now: Date.now(), hosts_online: 3, storage_online: true })],
     ["GET", "desktops", (_, __, q) => s.desktops.filter((d) => (q.get("course") ? d.course === q.get("course") : q.get("all") ? true : d.user === signedIn.id)).map(seen)],
-    ["POST", "desktops", (_, b) => s.desktops.find((d) => d.course === b.course && d.user === b.user) ?? raise(fail(409, "no_room", "No."))],
+    ["POST", "desktops", (_, b) => desktopFor(find(s.courses, b.course, "course"), find(s.users, b.user, "user"))],
     ["GET", "desktops/:id", (p) => seen(find(s.desktops, p.id, "desktop"))],
     ["DELETE", "desktops/:id", (p) => { s.desktops.splice(s.desktops.indexOf(find(s.desktops, p.id, "desktop")), 1); change("desktop", p.id); }],
     ["GET", "desktops/:id/history", () => ({ placements: [{ at: Date.now() - 60_000, host: "host-1", reason: "fewest desktops (8) of the 2 hosts with enough free memory", snapshot: { hosts: [{ id: "host-1", desktops: 8, free_mib: 58_000 }, { id: "host-2", desktops: 9, free_mib: 57_000 }, { id: "host-3", excluded: "draining" }] } }] })],
@@ -146,13 +172,13 @@ export function startMock(port = 0) {
       Object.assign(c, Object.fromEntries(Object.entries(b).filter(([k]) => k !== "release")));
       return courseView(c);
     }],
-    ["DELETE", "courses/:id", (p) => void s.courses.splice(s.courses.indexOf(find(s.courses, p.id, "course")), 1)],
+    ["DELETE", "courses/:id", (p) => { s.courses.splice(s.courses.indexOf(find(s.courses, p.id, "course")), 1); s.desktops = s.desktops.filter((d) => d.course !== p.id); }],
     ["GET", "courses/:id/roster", (p) => s.members.filter((m) => m.course === p.id).map((m) => { const u = find(s.users, m.user, "user"); return { user: u.id, login: u.login, name: u.name, role: m.role }; })],
     ["POST", "courses/:id/roster/preview", (p, b) => rosterChange(p.id, b, false)],
     ["PUT", "courses/:id/roster", (p, b) => rosterChange(p.id, b, true)],
     ["PUT", "courses/:id/members/:user", (p, b) => { const m = s.members.find((x) => x.course === p.id && x.user === p.user); if (m) m.role = b.role; else s.members.push({ course: p.id, user: p.user, role: b.role }); }],
     ["DELETE", "courses/:id/members/:user", (p) => void (s.members = s.members.filter((m) => !(m.course === p.id && m.user === p.user)))],
-    ["POST", "courses/:id/hand-out", (p) => operate("course.hand_out", `course/${p.id}`, find(s.courses, p.id, "course").name, s.desktops.filter((d) => d.course === p.id), orders.reset)],
+    ["POST", "courses/:id/hand-out", (p) => operate("course.hand-out", `course/${p.id}`, find(s.courses, p.id, "course").name, s.desktops.filter((d) => d.course === p.id), orders.reset)],
     ["POST", "courses/:id/:order", (p, b) => {
       const all = s.desktops.filter((d) => d.course === p.id && (!b.users || b.users.includes(d.user)));
       return operate(`course.${p.order}`, `course/${p.id}`, find(s.courses, p.id, "course").name, all, orders[p.order]);
@@ -205,12 +231,15 @@ export function startMock(port = 0) {
   async function api(req, res, url) {
     const path = url.pathname.slice("/api/v1/".length).split("/");
     const send = (status, body) => {
-      res.writeHead(status, { "Content-Type": "application/json" });
+      res.writeHead(status, { "Content-Type": "application/json", ...(setCookie ? { "Set-Cookie": setCookie } : {}) });
       res.end(body === undefined ? "" : JSON.stringify(body));
     };
     const chunks = [];
     for await (const chunk of req) chunks.push(chunk);
     try {
+      const sid = /lyceum_session=([^;]+)/.exec(req.headers.cookie ?? "")?.[1];
+      signedIn = sessions.get(sid) ?? null;
+      setCookie = null;
       const open = ["session", "health"].includes(path[0]) && req.method !== "DELETE";
       if (!signedIn && (!open || req.method === "GET") && path[0] !== "health") throw fail(401, "not_signed_in", "Nobody is signed in. Sign in and try again.");
       if (req.method !== "GET" && !open && req.headers["x-lyceum-csrf"] !== "mock-csrf") throw fail(403, "csrf", "The CSRF token is missing.");
@@ -225,7 +254,7 @@ export function startMock(port = 0) {
         const p = {};
         if (!r.parts.every((part, i) => (part.startsWith(":") ? (p[part.slice(1)] = decodeURIComponent(path[i])) : part === path[i]))) continue;
         const body = req.headers["content-type"] === "application/json" ? JSON.parse(Buffer.concat(chunks).toString()) : {};
-        const answer = r.run(p, body, url.searchParams);
+        const answer = r.run(p, body, url.searchParams, sid);
         return send(answer === undefined ? 204 : 200, answer);
       }
       throw fail(404, "not_found", `There is nothing at ${req.method} ${url.pathname}.`);

@@ -50,7 +50,7 @@ export function makeState() {
     operation("draft.seal", "draft/draft-cad", "FreeCAD lab", "running", { step: "Booting once; waiting until the guest says it is ready", created: now - 41_000 }),
     operation("course.start", "course/course-py", "Introduction to Python", "failed", { total: 28, done: 27, failures: [{ target: `desktop/${failed.id}`, name: failed.user_name, message: "QEMU ended before the desktop was usable: signal 9 (out of memory on host-2). Start it again; if it happens often, lower the over-commit in the settings." }] }),
     operation("desktop.reset", `desktop/${desktops[0].id}`, "王小明 · Introduction to Python", "done"),
-    operation("course.hand_out", "course/course-py", "Introduction to Python", "done", { total: 20, done: 20 }),
+    operation("course.hand-out", "course/course-py", "Introduction to Python", "done", { total: 20, done: 20 }),
     operation("course.suspend", "course/course-office", "文書處理", "cancelled", { total: 6, done: 3 }),
   ];
   const hosts = [1, 2, 3].map((n) => {

@@ -3,6 +3,7 @@ import { useState } from "react";
 import { session } from "../../api/actions";
 import { useSessions } from "../../api/queries";
 import { useWords } from "../../i18n";
+import { clientName } from "../../lib/client-name";
 import { ago } from "../../lib/format";
 import { LanguageSwitch, ThemeSwitch } from "../../shell/looks";
 import { useSession } from "../../shell/session";
@@ -57,13 +58,6 @@ export function AccountPage() {
       </div>
     </>
   );
-}
-
-/** A browser's long name for itself, made short: "Chrome · Linux". */
-export function clientName(agent: string): string {
-  const browser = /Edg\//.test(agent) ? "Edge" : /OPR\//.test(agent) ? "Opera" : /Firefox\//.test(agent) ? "Firefox" : /Chrome\//.test(agent) ? "Chrome" : /Safari\//.test(agent) ? "Safari" : null;
-  const system = /iPad|iPhone/.test(agent) ? "iOS" : /Android/.test(agent) ? "Android" : /CrOS/.test(agent) ? "ChromeOS" : /Windows/.test(agent) ? "Windows" : /Mac OS/.test(agent) ? "macOS" : /Linux/.test(agent) ? "Linux" : null;
-  return [browser, system].filter(Boolean).join(" · ") || agent || "?";
 }
 
 function Password() {

@@ -2,7 +2,7 @@ import { useAudit } from "../../api/queries";
 import { useWords } from "../../i18n";
 import { dateTime } from "../../lib/format";
 import { Button, Empty } from "../../ui/controls";
-import { Loaded, PageHead } from "../../ui/pieces";
+import { Loaded, PageHead, TableWrap } from "../../ui/pieces";
 
 export function AuditPage() {
   const { t, locale } = useWords();
@@ -16,7 +16,7 @@ export function AuditPage() {
           if (entries.length === 0) return <Empty icon="audit" title={t.audit.none} />;
           return (
             <>
-              <div className="table-wrap">
+              <TableWrap label={t.audit.title}>
                 <table className="audit">
                   <thead>
                     <tr>
@@ -45,7 +45,7 @@ export function AuditPage() {
                     ))}
                   </tbody>
                 </table>
-              </div>
+              </TableWrap>
               {audit.hasNextPage && (
                 <p className="center">
                   <Button busy={audit.isFetchingNextPage} onClick={() => void audit.fetchNextPage()}>

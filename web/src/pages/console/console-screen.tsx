@@ -5,14 +5,11 @@ import { useWords } from "../../i18n";
 import { Button, IconButton } from "../../ui/controls";
 import { Icon } from "../../ui/icons";
 import { errorText } from "../../ui/toast";
+import type { OverlayWords } from "./overlay";
 import { keysymOf, specialKeysym } from "./touch-keys";
 import { useRfb } from "./use-rfb";
 
-export interface Overlay {
-  title: string;
-  detail?: string;
-  /** Something moves; otherwise it waits for the person. */
-  busy: boolean;
+export interface Overlay extends OverlayWords {
   action?: ReactNode;
 }
 

@@ -3,7 +3,7 @@ import { useEffect, useRef, useState } from "react";
 import { desktops } from "../../api/actions";
 import { useDesktop } from "../../api/queries";
 import type { Desktop } from "../../api/types";
-import { useWords, type Dictionary } from "../../i18n";
+import { useWords } from "../../i18n";
 import { readyText } from "../../lib/phase";
 import { useSession } from "../../shell/session";
 import { Button, IconButton, LinkButton } from "../../ui/controls";
@@ -11,32 +11,7 @@ import { errorText } from "../../ui/toast";
 import { useDesktopOrders } from "../desktops/orders";
 import { ClipboardPanel } from "./clipboard";
 import { ConsoleScreen, type Overlay } from "./console-screen";
-
-/** What is said over the picture for what the desktop is doing; `null`: it runs. */
-export function overlayFor(d: Desktop, t: Dictionary): Omit<Overlay, "action"> | null {
-  switch (d.phase) {
-    case "running":
-      return null;
-    case "starting":
-      return { title: t.console.starting, detail: d.detail, busy: true };
-    case "stopped":
-      return d.desired === "running"
-        ? { title: t.console.starting, detail: d.detail, busy: true }
-        : { title: t.console.off, busy: false };
-    case "suspended":
-      return d.desired === "running"
-        ? { title: t.console.starting, detail: d.detail, busy: true }
-        : { title: t.console.suspended, busy: false };
-    case "suspending":
-      return { title: t.console.suspending, detail: d.detail, busy: true };
-    case "stopping":
-      return { title: d.desired === "running" ? t.console.resetting : t.console.stopping, detail: d.detail, busy: true };
-    case "failed":
-      return { title: t.console.failed, detail: d.detail, busy: false };
-    case "unknown":
-      return { title: t.console.unknown, detail: d.detail, busy: true };
-  }
-}
+import { overlayFor } from "./overlay";
 
 function Loaded({ desktop }: { desktop: Desktop }) {
   const { t } = useWords();

@@ -2,8 +2,9 @@
 // connection, again and again when the connection breaks, the last frame kept meanwhile.
 import RFB from "@novnc/novnc";
 import { useCallback, useEffect, useRef, useState } from "react";
-import { ApiError, apiBase } from "../../api/client";
+import { ApiError } from "../../api/client";
 import type { ConsoleTicket } from "../../api/types";
+import { consoleUrl } from "./console-url";
 
 export type LinkState =
   /** The machine does not run, so there is nothing to connect to. */
@@ -17,14 +18,6 @@ export type LinkState =
   | "refused";
 
 const RETRY_MS = [150, 400, 800, 1500, 3000];
-
-/** The WebSocket's address, relative to the page. */
-export function consoleUrl(ticket: string, base: string): string {
-  const url = new URL(`${apiBase}/console/${encodeURIComponent(ticket)}`, base);
-  url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
-  url.hash = "";
-  return url.href;
-}
 
 export function useRfb(getTicket: () => Promise<ConsoleTicket>, running: boolean) {
   const screen = useRef<HTMLDivElement>(null);
@@ -78,7 +71,14 @@ export function useRfb(getTicket: () => Promise<ConsoleTicket>, running: boolean
       }
       const target = screen.current;
       if (over || !target) return;
-      const link = new RFB(target, consoleUrl(ticket.ticket, document.baseURI), { shared: true });
+      let link: RFB;
+      try {
+        link = new RFB(target, consoleUrl(ticket.ticket, document.baseURI), { shared: true });
+      } catch (cause) {
+        setError(cause instanceof Error ? cause : null);
+        again();
+        return;
+      }
       link.scaleViewport = true;
       link.showDotCursor = true;
       link.background = "transparent";

@@ -23,7 +23,6 @@ const VIEW = "lyceum.class-view";
 
 export function ClassView({ course }: { course: Course }) {
   const { t } = useWords();
-  const { me } = useSession();
   const confirm = useConfirm();
   const desktops = useCourseDesktops(course.id);
   const operations = useOperations();
@@ -37,13 +36,6 @@ export function ClassView({ course }: { course: Course }) {
   };
 
   const order = useAction((what: DesktopOrder, users: string[] | null, cold?: boolean) => orders.order(course.id, what, { ...(users ? { users } : {}), ...(cold ? { cold } : {}) }), { stale: STALE });
-  const mine = useAction(
-    async () => {
-      const desktop = await desktopOrders.ensure(course.id, me.user.id);
-      return desktop;
-    },
-    { stale: STALE, onDone: (desktop) => go(`/console/${desktop.id}`) },
-  );
 
   return (
     <Loaded query={desktops}>
@@ -52,7 +44,6 @@ export function ClassView({ course }: { course: Course }) {
         const users = [...chosen].filter((id) => sorted.some((d) => d.user === id));
         const some = users.length > 0 ? users : null;
         const about = some ? sorted.filter((d) => chosen.has(d.user)) : sorted;
-        const own = sorted.find((d) => d.user === me.user.id);
         const summary = classSummary(sorted);
         const running = operations.data?.filter((o) => o.state === "running" && o.target === `course/${course.id}`) ?? [];
         const ask = async (what: DesktopOrder, title: string, body: string, label: string, danger: boolean) => {
@@ -84,11 +75,6 @@ export function ClassView({ course }: { course: Course }) {
                 </Button>
                 <Menu label={t.common.more} items={[{ label: t.courses.startCold, icon: "play", onSelect: () => order.run("start", some, true) }]} />
               </div>
-              {course.my_role === "teacher" && (
-                <Button size="big" icon="desktop" busy={mine.busy} onClick={() => (own ? go(`/console/${own.id}`) : mine.run())}>
-                  {own ? t.courses.openMine : t.courses.myDesktop}
-                </Button>
-              )}
             </div>
 
             {running.map((o) => (
@@ -144,6 +130,20 @@ export function ClassView({ course }: { course: Course }) {
         );
       }}
     </Loaded>
+  );
+}
+
+/** The teacher's own desktop in the course: made when first wanted. */
+export function MyDesktop({ course }: { course: Course }) {
+  const { t } = useWords();
+  const { me } = useSession();
+  const desktops = useCourseDesktops(course.id);
+  const own = desktops.data?.find((d) => d.user === me.user.id);
+  const make = useAction(() => desktopOrders.ensure(course.id, me.user.id), { stale: STALE, onDone: (desktop) => go(`/console/${desktop.id}`) });
+  return (
+    <Button icon="desktop" busy={make.busy} onClick={() => (own ? go(`/console/${own.id}`) : make.run())}>
+      {own ? t.courses.openMine : t.courses.myDesktop}
+    </Button>
   );
 }
 

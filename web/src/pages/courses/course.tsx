@@ -2,9 +2,9 @@
 import { useCourses } from "../../api/queries";
 import { useWords } from "../../i18n";
 import { sizeText } from "../../lib/format";
-import { Empty, Notice } from "../../ui/controls";
+import { Notice } from "../../ui/controls";
 import { Loaded, PageHead } from "../../ui/pieces";
-import { ClassView } from "./class";
+import { ClassView, MyDesktop } from "./class";
 import { CourseSettings } from "./course-settings";
 import { Roster } from "./roster";
 
@@ -17,7 +17,7 @@ export function CoursePage({ id, tab }: { id: string; tab: CourseTab }) {
     <Loaded query={courses}>
       {(list) => {
         const course = list.find((c) => c.id === id);
-        if (!course) return <Empty icon="course" title={t.common.notFound} />;
+        if (!course) return <PageHead title={t.common.notFound} />;
         const lead = [course.image_name, course.release_version ? t.courses.release(course.release_version) : t.courses.noRelease, sizeText(course.size, t), course.persistence === "throwaway" ? t.desktop.throwaway : t.desktop.persistent].join(" · ");
         const tabs: [CourseTab, string, string][] = [
           ["class", t.courses.tabs.class, `/courses/${id}`],
@@ -26,7 +26,9 @@ export function CoursePage({ id, tab }: { id: string; tab: CourseTab }) {
         ];
         return (
           <>
-            <PageHead title={course.name} lead={lead} back={{ to: "/courses", label: t.nav.courses }} />
+            <PageHead title={course.name} lead={lead} back={{ to: "/courses", label: t.nav.courses }}>
+              {course.my_role === "teacher" && <MyDesktop course={course} />}
+            </PageHead>
             <nav className="tabs" aria-label={course.name}>
               {tabs.map(([name, label, to]) => (
                 <a key={name} href={`#${to}`} aria-current={name === tab ? "page" : undefined}>

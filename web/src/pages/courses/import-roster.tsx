@@ -6,7 +6,7 @@ import { useWords } from "../../i18n";
 import { absolute, canApply, linksText, rosterLines } from "../../lib/roster";
 import { Badge, Button, CheckBox, Notice, TextArea } from "../../ui/controls";
 import { Dialog } from "../../ui/dialog";
-import { CopyButton } from "../../ui/pieces";
+import { CopyButton, TableWrap } from "../../ui/pieces";
 import { useAction, useToast } from "../../ui/toast";
 
 const TONES = { create: "info", add: "good", change: "warn", remove: "bad" } as const;
@@ -91,7 +91,7 @@ export function Preview({ change }: { change: RosterChange }) {
         </Notice>
       )}
       {lines.length > 0 && (
-        <div className="table-wrap short">
+        <TableWrap label={t.roster.preview} short>
           <table className="diff">
             <tbody>
               {lines.map((line) => (
@@ -106,7 +106,7 @@ export function Preview({ change }: { change: RosterChange }) {
               ))}
             </tbody>
           </table>
-        </div>
+        </TableWrap>
       )}
       <p className="muted">
         {lines.length === 0 && change.problems.length === 0 ? `${t.roster.nothing} ` : ""}

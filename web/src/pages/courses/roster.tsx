@@ -6,7 +6,7 @@ import type { Course, CourseRole, Member } from "../../api/types";
 import { useWords } from "../../i18n";
 import { Button, Empty, IconButton, TextField } from "../../ui/controls";
 import { Dialog, useConfirm } from "../../ui/dialog";
-import { Loaded } from "../../ui/pieces";
+import { Loaded, TableWrap } from "../../ui/pieces";
 import { useAction } from "../../ui/toast";
 import { ImportRoster } from "./import-roster";
 
@@ -31,7 +31,7 @@ export function Roster({ course }: { course: Course }) {
           members.length === 0 ? (
             <Empty icon="people" title={t.roster.empty} />
           ) : (
-            <div className="table-wrap">
+            <TableWrap label={t.courses.tabs.roster}>
               <table>
                 <thead>
                   <tr>
@@ -51,7 +51,7 @@ export function Roster({ course }: { course: Course }) {
                     ))}
                 </tbody>
               </table>
-            </div>
+            </TableWrap>
           )
         }
       </Loaded>

@@ -5,7 +5,7 @@ import { kib, percent, seconds } from "../../lib/format";
 import { allowed, isMoving, startedByText, toneOf } from "../../lib/phase";
 import { LinkButton, PhaseBadge } from "../../ui/controls";
 import { Icon } from "../../ui/icons";
-import { Menu, type MenuItem } from "../../ui/pieces";
+import { Menu, type MenuItem, TableWrap } from "../../ui/pieces";
 import { useDesktopOrders } from "../desktops/orders";
 
 interface Props {
@@ -76,7 +76,7 @@ function Seat({ desktop: d, chosen, onToggle, onDetails }: { desktop: Desktop; c
           </span>
         )}
         {can.open && (
-          <a className="seat-open" href={`#/console/${d.id}`} aria-label={`${t.courses.lookOver}: ${d.user_name}`} title={t.courses.lookOver}>
+          <a className="seat-open" href={`#/console/${d.id}`} aria-label={`${t.courses.open}: ${d.user_name}`} title={t.courses.lookOver}>
             <Icon name="eye" size={18} /> {t.courses.open}
           </a>
         )}
@@ -88,7 +88,7 @@ function Seat({ desktop: d, chosen, onToggle, onDetails }: { desktop: Desktop; c
 export function SeatTable({ desktops, chosen, onToggle, onDetails }: Props) {
   const { t } = useWords();
   return (
-    <div className="table-wrap">
+    <TableWrap label={t.courses.tabs.class}>
       <table>
         <thead>
           <tr>
@@ -112,7 +112,7 @@ export function SeatTable({ desktops, chosen, onToggle, onDetails }: Props) {
           ))}
         </tbody>
       </table>
-    </div>
+    </TableWrap>
   );
 }
 

@@ -1,11 +1,23 @@
 // One desktop of one's own.
-import type { Desktop } from "../../api/types";
+import type { Desktop, Phase } from "../../api/types";
 import { useWords } from "../../i18n";
 import { allowed, isMoving, phaseSentence, startedByText, toneOf } from "../../lib/phase";
 import { sizeText } from "../../lib/format";
 import { Button, LinkButton, Notice, PhaseBadge, Tag } from "../../ui/controls";
+import { Icon, type IconName } from "../../ui/icons";
 import { Menu, Progress, type MenuItem } from "../../ui/pieces";
 import { useDesktopOrders } from "./orders";
+
+/** What the little screen shows when there is no picture on it. */
+const SCREEN_ICONS: Record<Exclude<Phase, "running">, IconName> = {
+  stopped: "stop",
+  starting: "bolt",
+  suspending: "suspend",
+  suspended: "suspend",
+  stopping: "stop",
+  failed: "warning",
+  unknown: "info",
+};
 
 export function DesktopCard({ desktop }: { desktop: Desktop }) {
   const { t } = useWords();
@@ -26,7 +38,14 @@ export function DesktopCard({ desktop }: { desktop: Desktop }) {
     <article className={`desktop-card tone-${toneOf(desktop.phase)}`} aria-label={desktop.course_name}>
       <div className="screen" aria-hidden="true">
         <div className="glow" />
-        <span className="screen-name">{desktop.course_name}</span>
+        {desktop.phase === "running" ? (
+          <>
+            <span className="window back" />
+            <span className="window" />
+          </>
+        ) : (
+          <Icon name={SCREEN_ICONS[desktop.phase]} size={40} />
+        )}
       </div>
       <div className="desktop-body">
         <div className="row between">

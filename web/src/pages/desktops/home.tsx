@@ -2,6 +2,7 @@ import { useCourses, useMyDesktops } from "../../api/queries";
 import { useWords } from "../../i18n";
 import { useSession } from "../../shell/session";
 import { Empty, LinkButton } from "../../ui/controls";
+import { Icon } from "../../ui/icons";
 import { Loaded, PageHead } from "../../ui/pieces";
 import { DesktopCard } from "./card";
 
@@ -37,7 +38,7 @@ export function HomePage() {
               {coming.map((c) => (
                 <article key={c.id} className="desktop-card tone-idle" aria-label={c.name}>
                   <div className="screen" aria-hidden="true">
-                    <span className="screen-name">{c.name}</span>
+                    <Icon name="bolt" size={40} />
                   </div>
                   <div className="desktop-body">
                     <h2>{c.name}</h2>

@@ -18,6 +18,8 @@ export function DraftPanel({ image, draft }: { image: Image; draft: Draft }) {
   const { t } = useWords();
   const confirm = useConfirm();
   const [sealing, setSealing] = useState(false);
+  // The draft counts as importing from the first byte; what is being sent here stays on the screen.
+  const [uploading, setUploading] = useState(false);
   const stop = useAction(() => drafts.stop(draft.id), { stale: STALE });
   const discard = useAction(() => drafts.discard(draft.id), { stale: STALE });
   const from = image.releases.find((r) => r.id === draft.from_release);
@@ -37,7 +39,7 @@ export function DraftPanel({ image, draft }: { image: Image; draft: Draft }) {
         {t.images.owner(draft.owner)}
         {draft.host && ` · ${t.images.draftOn(draft.host)}`}
       </p>
-      {draft.state === "importing" && (
+      {draft.state === "importing" && !uploading && (
         <>
           <Progress label={t.images.nextImporting} done={draft.percent ?? 0} total={typeof draft.percent === "number" ? 100 : null} />
           <p className="muted">{draft.detail || t.images.nextImporting}</p>
@@ -50,7 +52,7 @@ export function DraftPanel({ image, draft }: { image: Image; draft: Draft }) {
         </>
       )}
       {draft.state !== "importing" && draft.state !== "sealing" && draft.detail && <Notice tone={draft.phase === "failed" || draft.state === "empty" ? "warn" : "info"}>{draft.detail}</Notice>}
-      {draft.state === "empty" && <Upload draft={draft} />}
+      {(draft.state === "empty" || uploading) && <Upload draft={draft} onBusy={setUploading} />}
       <div className="row wrap">
         {ready && (
           <>

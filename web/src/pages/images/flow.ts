@@ -36,7 +36,7 @@ export function flowOf(image: Image, t: Dictionary): { steps: Step[]; next: stri
   const texts: Record<StepName, string> = {
     image: s.image,
     draft: draftText,
-    seal: draft?.state === "sealing" ? s.sealing : s.sealIdle,
+    seal: draft?.state === "sealing" ? s.sealing : newest && !draft ? s.sealed : s.sealIdle,
     release: newest ? s.version(newest.version) : s.noRelease,
     use: users > 0 ? s.usedBy(users) : s.unused,
   };

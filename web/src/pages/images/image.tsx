@@ -6,7 +6,7 @@ import type { Image } from "../../api/types";
 import { useWords } from "../../i18n";
 import { go } from "../../router";
 import { useSession } from "../../shell/session";
-import { Button, Empty, TextArea, TextField } from "../../ui/controls";
+import { Button, TextArea, TextField } from "../../ui/controls";
 import { FormDialog, useConfirm } from "../../ui/dialog";
 import { Loaded, Menu, PageHead } from "../../ui/pieces";
 import { useAction } from "../../ui/toast";
@@ -22,7 +22,7 @@ export function ImagePage({ id }: { id: string }) {
     <Loaded query={images}>
       {(list) => {
         const image = list.find((i) => i.id === id);
-        return image ? <Found image={image} /> : <Empty icon="image" title={t.common.notFound} />;
+        return image ? <Found image={image} /> : <PageHead title={t.common.notFound} />;
       }}
     </Loaded>
   );

@@ -10,7 +10,7 @@ import { Icon } from "../../ui/icons";
 import { Progress } from "../../ui/pieces";
 import { errorText } from "../../ui/toast";
 
-export function Upload({ draft }: { draft: Draft }) {
+export function Upload({ draft, onBusy }: { draft: Draft; onBusy: (busy: boolean) => void }) {
   const { t } = useWords();
   const client = useQueryClient();
   const id = useId();
@@ -28,6 +28,7 @@ export function Upload({ draft }: { draft: Draft }) {
     if (!file) return;
     setError("");
     setSent(0);
+    onBusy(true);
     abort.current = new AbortController();
     try {
       await drafts.upload(draft.id, file, iso ? disk : null, (n) => setSent(n), abort.current.signal);
@@ -35,6 +36,7 @@ export function Upload({ draft }: { draft: Draft }) {
       setError(e instanceof DOMException && e.name === "AbortError" ? t.images.uploadCancelled : errorText(e, t));
     } finally {
       setSent(null);
+      onBusy(false);
       void client.invalidateQueries({ queryKey: ["images"] });
     }
   };
@@ -47,9 +49,13 @@ export function Upload({ draft }: { draft: Draft }) {
         </p>
         <Progress label={t.images.upload} done={sent} total={file.size} />
         <div>
-          <Button size="small" onClick={() => abort.current?.abort()}>
-            {t.common.cancel}
-          </Button>
+          {sent < file.size ? (
+            <Button size="small" onClick={() => abort.current?.abort()}>
+              {t.common.cancel}
+            </Button>
+          ) : (
+            <p className="muted">{t.images.nextImporting}</p>
+          )}
         </div>
       </div>
     );

@@ -9,7 +9,7 @@ import { absolute } from "../../lib/roster";
 import { useSession } from "../../shell/session";
 import { Badge, Button, Empty, Select, TextField } from "../../ui/controls";
 import { Dialog, FormDialog, useConfirm } from "../../ui/dialog";
-import { CopyButton, Loaded, Menu, PageHead } from "../../ui/pieces";
+import { CopyButton, Loaded, Menu, PageHead, TableWrap } from "../../ui/pieces";
 import { useAction } from "../../ui/toast";
 
 const STALE = ["users", "courses"];
@@ -45,7 +45,7 @@ export function PeoplePage() {
           list.length === 0 ? (
             <Empty icon="people" title={t.people.none} />
           ) : (
-            <div className="table-wrap">
+            <TableWrap label={t.people.title}>
               <table>
                 <thead>
                   <tr>
@@ -65,7 +65,7 @@ export function PeoplePage() {
                   ))}
                 </tbody>
               </table>
-            </div>
+            </TableWrap>
           )
         }
       </Loaded>

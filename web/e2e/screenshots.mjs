@@ -1,0 +1,117 @@
+// Pictures of the page for README and docs, taken of a running classroom.
+//
+//   BASE_URL=... ONE_TIME_PATH=/#/welcome/SECRET npm run screenshots    (or LOGIN and PASSWORD)
+//   MOCK=1 npm run screenshots        made-up data
+//
+// OUT: folder for the pictures, default ../docs/pictures. Shows what is there: start a class first.
+import { mkdir } from "node:fs/promises";
+import { fileURLToPath } from "node:url";
+import { openBrowser } from "./browser.mjs";
+
+const out = process.env.OUT ?? fileURLToPath(new URL("../../docs/pictures", import.meta.url));
+await mkdir(out, { recursive: true });
+
+let mock;
+let base = process.env.BASE_URL ?? "";
+let oneTime = process.env.ONE_TIME_PATH ?? "";
+if (process.env.MOCK) {
+  const { startMock } = await import("../tests/mock/server.mjs");
+  mock = await startMock(0);
+  base = mock.url;
+  oneTime = "/#/welcome/first";
+}
+if (!base) throw new Error("BASE_URL is not set: give the address of a running classroom, or MOCK=1 for made-up data");
+base = base.replace(/\/+$/, "");
+
+const browser = await openBrowser({ viewport: { width: 1280, height: 800 }, deviceScaleFactor: 1.5 });
+const { page } = browser;
+page.setDefaultTimeout(60_000);
+
+async function calm() {
+  await page.evaluate(() => document.fonts.ready);
+  await page.waitForFunction(() => document.querySelectorAll(".skeleton").length === 0);
+  await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
+}
+async function picture(name) {
+  await calm();
+  await page.screenshot({ path: `${out}/${name}.png`, animations: "disabled" });
+  console.log(`${out}/${name}.png`);
+}
+async function show(path) {
+  await page.goto(`${base}/#${path}`);
+  await page.locator("main h1, main h2").first().waitFor();
+}
+async function look(language, scheme) {
+  await page.evaluate((l) => localStorage.setItem("lyceum.language", l), language);
+  await page.emulateMedia({ colorScheme: scheme });
+  await page.reload();
+}
+
+await page.goto(`${base}/#/`);
+await page.locator("form").waitFor();
+for (const [language, scheme, suffix] of [["en", "light", "en-light"], ["zh-Hant", "dark", "zh-dark"]]) {
+  await look(language, scheme);
+  await page.locator("form").waitFor();
+  await picture(`sign-in-${suffix}`);
+}
+if (oneTime) {
+  await page.goto(base + (oneTime.startsWith("/") ? oneTime : `/${oneTime}`));
+  await page.locator("button.quiet").click();
+} else {
+  await page.fill("input[name=login]", process.env.LOGIN ?? "admin");
+  await page.fill("input[name=password]", process.env.PASSWORD ?? "");
+  await page.keyboard.press("Enter");
+}
+await page.locator(".page-head").waitFor();
+
+const read = (path) => page.evaluate(async (p) => (await fetch(`api/v1/${p}`)).json(), path);
+const courses = await read("courses");
+const course = [...courses].sort((a, b) => b.running - a.running)[0];
+const images = await read("images");
+const image = images.find((i) => i.releases.length > 0) ?? images[0];
+const desktops = await read("desktops?all=true");
+const me = (await read("session")).user.id;
+const running = desktops.filter((d) => d.phase === "running");
+const desktop = running.find((d) => d.user === me) ?? running[0];
+
+const screens = [
+  ["my-desktops", "/"],
+  ["overview", "/overview"],
+  ["courses", "/courses"],
+  course && ["class", `/courses/${course.id}`],
+  course && ["roster", `/courses/${course.id}/roster`],
+  ["images", "/images"],
+  image && ["image", `/images/${image.id}`],
+  ["hosts", "/hosts"],
+  ["work", "/operations"],
+].filter(Boolean);
+for (const [language, scheme, suffix] of [["en", "light", "en-light"], ["en", "dark", "en-dark"], ["zh-Hant", "light", "zh-light"], ["zh-Hant", "dark", "zh-dark"]]) {
+  await look(language, scheme);
+  for (const [name, path] of screens) {
+    await show(path);
+    await picture(`${name}-${suffix}`);
+  }
+}
+if (desktop) {
+  await look("en", "light");
+  await page.goto(`${base}/#/console/${desktop.id}`);
+  await page.locator('.console-screen[data-state="connected"]').waitFor();
+  // The first whole frame.
+  await page.waitForFunction(() => {
+    const canvas = document.querySelector(".console-screen canvas");
+    return canvas && canvas.width > 0 && canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.some((v, i) => i % 4 !== 3 && v > 40);
+  });
+  await picture("console");
+} else console.log("no desktop runs: no picture of the console");
+
+await look("en", "light");
+await page.setViewportSize({ width: 390, height: 844 });
+await show("/");
+await picture("phone-my-desktops");
+await page.setViewportSize({ width: 820, height: 1180 });
+if (course) {
+  await show(`/courses/${course.id}`);
+  await picture("tablet-class");
+}
+await browser.close();
+mock?.close();
