@@ -52,9 +52,19 @@ web/dist/index.html: $(STAMPS)/npm $(WEB_SOURCES)
 tiny-image: $(IMAGES)/tiny.qcow2 ## a kernel, busybox and the guest helper: the image of the tests
 demo-image: $(IMAGES)/demo.qcow2 ## a Debian desktop for a first programming lesson (some minutes)
 
-$(IMAGES)/%.qcow2: $(GUEST_SOURCES)
+$(IMAGES)/tiny.qcow2: $(GUEST_SOURCES)
 	@mkdir -p $(IMAGES)
-	@images/build-$* $@
+	@images/build-tiny $@
+
+# Installing Debian into a directory needs root; the helper is built by the ordinary user.
+GUEST := target/x86_64-unknown-linux-gnu/guest/lyceum-guest
+$(IMAGES)/demo.qcow2: $(GUEST_SOURCES)
+	@mkdir -p $(IMAGES)
+	@if [ "$$(id -u)" = 0 ]; then exec images/build-demo $@; fi; \
+	RUSTFLAGS='-C target-feature=+crt-static -C relocation-model=static' \
+	    cargo build --quiet --profile guest --package lyceum-guest --target x86_64-unknown-linux-gnu; \
+	echo "making the demo image; installing Debian into a directory needs root"; \
+	sudo env LYCEUM_GUEST="$(CURDIR)/$(GUEST)" images/build-demo "$(CURDIR)/$@" && sudo chown "$$(id -u):$$(id -g)" $@
 
 check: web/dist/index.html ## what must hold before a commit besides the tests: format, lints, openapi.json in date
 	cargo fmt --all --check
@@ -75,7 +85,7 @@ screenshots: ## docs/pictures, from a classroom started for it
 	@scripts/setup --test
 	@$(MAKE) --no-print-directory build
 	@test -e $(IMAGES)/demo.qcow2 || $(MAKE) --no-print-directory demo-image
-	@scripts/with-classroom --program $(LYCEUM) --image $(IMAGES)/demo.qcow2 -- npm --prefix web run --silent screenshots
+	@scripts/with-classroom --program $(LYCEUM) --image $(IMAGES)/demo.qcow2 --memory 768 -- npm --prefix web run --silent screenshots
 
 bench: ## the numbers of docs/benchmarks.md, on the classroom that runs (make run, in another terminal)
 	@mkdir -p .lyceum/bench

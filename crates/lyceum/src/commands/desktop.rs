@@ -149,7 +149,7 @@ pub async fn run(ctx: &Context, command: DesktopCommand) -> anyhow::Result<()> {
         }
         DesktopCommand::Console { desktop } => {
             let desktop = resolve::desktop(&ctx.client, &desktop).await?;
-            let path = format!("/#/desktops/{}", desktop.id);
+            let path = format!("/#/console/{}", desktop.id);
             let base = super::status::page_address(ctx).await?;
             let link = format!("{base}{path}");
             ctx.show(&serde_json::json!({ "url": link }), |_| format!("{link}\n"))

@@ -399,7 +399,7 @@ async fn draft(ctx: &Context, command: DraftCommand) -> anyhow::Result<()> {
         DraftCommand::Console { image } => {
             let draft = draft_of(ctx, &image).await?;
             let link = format!(
-                "{}/#/drafts/{}",
+                "{}/#/console/draft/{}",
                 super::status::page_address(ctx).await?,
                 draft.id
             );
