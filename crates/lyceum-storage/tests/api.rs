@@ -73,7 +73,7 @@ async fn from_a_draft_to_overlays_and_back() {
     assert_eq!(verified.release, id);
 
     let inventory: Inventory = bench.get("/v1/inventory").await;
-    assert_eq!(inventory.releases, [id.clone()]);
+    assert_eq!(inventory.releases, std::slice::from_ref(&id));
     assert_eq!(inventory.drafts.len(), 2);
     assert_eq!(inventory.overlays.len(), 2);
     assert!(inventory.overlays.iter().all(|o| o.1 > 0));
@@ -514,6 +514,43 @@ async fn hostile_requests_are_answered_in_the_one_form() {
         assert!(!message.is_empty());
     }
     assert_eq!(bench.everything(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_release_that_is_being_verified_is_not_deleted() {
+    let bench = Bench::new().await;
+    let id = bench.release("d1", 0x41).await.release;
+    let (release, verify) = (
+        format!("/v1/releases/{id}"),
+        format!("/v1/releases/{id}/verify"),
+    );
+    // The first request has the release in hand before the second is looked at.
+    let (verified, message) = tokio::join!(
+        bench.json::<Published>(Method::POST, &verify, Value::Null),
+        bench.fails(Method::DELETE, &release, "", 409, "in_use"),
+    );
+    assert_eq!(verified.release, id);
+    assert!(message.contains("verified"), "{message}");
+    bench.delete(&release).await;
+}
+
+#[tokio::test]
+async fn deleting_the_staging_folder_cancels_its_publication() {
+    let bench = Bench::new().await;
+    bench.stage("d1", 0x41).await;
+    let body = json!(publish_request()).to_string();
+    let (message, ()) = tokio::join!(
+        bench.fails(
+            Method::POST,
+            "/v1/staging/d1/publish",
+            body,
+            503,
+            "unavailable"
+        ),
+        bench.delete("/v1/staging/d1"),
+    );
+    assert!(message.contains("cancelled"), "{message}");
+    assert_eq!(bench.everything(), ["fast/drafts/d1.qcow2"]);
 }
 
 #[tokio::test]
