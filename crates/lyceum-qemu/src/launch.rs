@@ -328,7 +328,9 @@ fn open_files(
         Durability::Throwaway => 0,
     };
     writable.read(true).write(true).custom_flags(direct);
-    inherited.add(open(&disk.top, &writable)?, fd::TOP);
+    let top = open(&disk.top, &writable)?;
+    lock(&top, &disk.top)?;
+    inherited.add(top, fd::TOP);
     if let Some(cdrom) = &disk.cdrom {
         inherited.add(open(cdrom, &read_only)?, fd::CDROM);
     }
@@ -359,6 +361,33 @@ fn open_files(
         }
     }
     Ok(inherited)
+}
+
+/// A byte of the disk's file that is locked for as long as a machine has it open. QEMU's own
+/// locks are bytes 100 to 203.
+const LOCK_BYTE: i64 = 300;
+
+/// One machine per disk. A QEMU that waits for device state takes its own image locks only when
+/// it goes on; this lock is held from before it is started. It belongs to the open file, which
+/// QEMU inherits: it ends with that QEMU, neither sooner nor later.
+fn lock(top: &File, path: &Path) -> Result<(), HypervisorError> {
+    // SAFETY: plain old data, for which all zero is a valid value.
+    let mut range: libc::flock = unsafe { std::mem::zeroed() };
+    range.l_type = libc::F_WRLCK as libc::c_short;
+    range.l_whence = libc::SEEK_SET as libc::c_short;
+    (range.l_start, range.l_len) = (LOCK_BYTE, 1);
+    // SAFETY: the descriptor is open and `range` valid for the call.
+    if unsafe { libc::fcntl(top.as_raw_fd(), libc::F_OFD_SETLK, &range) } == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::EAGAIN | libc::EACCES) => Err(HypervisorError::State(format!(
+            "the disk {} is locked by another machine: end that one first",
+            path.display()
+        ))),
+        _ => Err(io_error(format!("locking {}", path.display()))(error)),
+    }
 }
 
 /// A release's RAM file is opened a second time by QEMU, read-only, so its user must be able to read it.

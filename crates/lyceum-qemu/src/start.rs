@@ -194,9 +194,10 @@ async fn cold(instance: &QemuInstance) -> Result<Usable> {
     }
 }
 
-/// Questions to the guest are bounded by the start as a whole.
+/// Questions to the guest are bounded by the start as a whole, which knows better what is
+/// being waited for; this limit is a little longer.
 fn limit(instance: &QemuInstance) -> Duration {
-    Duration::from_millis(instance.request.ready_timeout_ms)
+    Duration::from_millis(instance.request.ready_timeout_ms) + Duration::from_secs(30)
 }
 
 /// Gives QEMU the device state and waits until it has it.

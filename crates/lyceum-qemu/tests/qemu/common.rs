@@ -1,8 +1,6 @@
 //! A sealed release of the tiny image, made once for all tests of a file, and
 //! machines over it.
 
-#![allow(dead_code)]
-
 use lyceum_hypervisor::*;
 use lyceum_model::*;
 use lyceum_qemu::{AcceleratorChoice, QemuConfig, QemuHypervisor};
@@ -224,7 +222,6 @@ pub fn qemu_img(args: &[&str]) {
 
 /// A sealed release.
 pub struct Release {
-    pub dir: tempfile::TempDir,
     pub disk: PathBuf,
     pub sealed: SealedFiles,
     pub hashes: Vec<(PathBuf, blake3::Hash)>,
@@ -243,18 +240,35 @@ pub async fn release() -> &'static Release {
     RELEASE.get_or_init(seal).await
 }
 
-pub async fn seal() -> Release {
-    let room = Classroom::new();
+static RELEASE_DIR: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
+
+/// Statics are never dropped, so the folder is removed when the process exits.
+fn release_dir() -> PathBuf {
+    extern "C" fn remove() {
+        if let Some(dir) = RELEASE_DIR.get() {
+            let _ = std::fs::remove_dir_all(dir);
+        }
+    }
     let dir = tempfile::Builder::new()
         .prefix("lr")
         .tempdir()
-        .expect("tempdir");
-    let disk = dir.path().join("disk.qcow2");
+        .expect("tempdir")
+        .keep();
+    RELEASE_DIR.set(dir.clone()).expect("sealed once");
+    // SAFETY: a function that lives as long as the program and doesn't unwind.
+    assert_eq!(unsafe { libc::atexit(remove) }, 0);
+    dir
+}
+
+async fn seal() -> Release {
+    let room = Classroom::new();
+    let dir = release_dir();
+    let disk = dir.join("disk.qcow2");
     std::fs::copy(tiny_image(), &disk).expect("copy");
     let sealed = SealedFiles {
         release: "release-1".parse().expect("id"),
-        ram: dir.path().join("ram"),
-        device_state: dir.path().join("device-state"),
+        ram: dir.join("ram"),
+        device_state: dir.join("device-state"),
     };
     let from = StartFrom::ColdForSeal {
         ram: sealed.ram.clone(),
@@ -271,7 +285,6 @@ pub async fn seal() -> Release {
         .map(|p| (p.clone(), hash(p)))
         .to_vec();
     Release {
-        dir,
         disk,
         sealed,
         hashes,
@@ -283,5 +296,59 @@ impl Release {
         for (path, before) in &self.hashes {
             assert_eq!(&hash(path), before, "{} was changed", path.display());
         }
+    }
+}
+
+impl Machine {
+    /// Runs a shell command in the guest through QEMU's guest agent; its output.
+    pub async fn sh(&self, command: &str) -> String {
+        let socket = self.instance.request().run_dir.join("qga.sock");
+        let command = command.to_owned();
+        tokio::task::spawn_blocking(move || guest_exec(&socket, &command))
+            .await
+            .expect("thread")
+    }
+
+    pub fn overlay(&self) -> PathBuf {
+        self.instance.request().disk.top
+    }
+}
+
+fn guest_exec(socket: &Path, command: &str) -> String {
+    use base64::Engine as _;
+    use serde_json::{Value, json};
+    use std::io::{BufRead, BufReader, Write};
+    let stream = std::os::unix::net::UnixStream::connect(socket).expect("guest agent");
+    stream
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .expect("timeout");
+    let mut lines = BufReader::new(stream.try_clone().expect("clone")).lines();
+    let mut ask = |message: Value| -> Value {
+        (&stream)
+            .write_all(format!("{message}\n").as_bytes())
+            .expect("ask");
+        let line = lines.next().expect("an answer").expect("an answer");
+        let answer: Value = serde_json::from_str(line.trim_start_matches('\u{ff}')).expect("JSON");
+        assert!(answer.get("error").is_none(), "{answer}");
+        answer["return"].clone()
+    };
+    let arguments = json!({ "path": "/bin/sh", "arg": ["-c", command], "capture-output": true });
+    let pid = ask(json!({ "execute": "guest-exec", "arguments": arguments }))["pid"].clone();
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    loop {
+        let status = ask(json!({ "execute": "guest-exec-status", "arguments": { "pid": pid } }));
+        if status["exited"] == true {
+            let out = status["out-data"].as_str().unwrap_or("");
+            let out = base64::engine::general_purpose::STANDARD
+                .decode(out)
+                .expect("base64");
+            assert_eq!(status["exitcode"], 0, "{command}: {status}");
+            return String::from_utf8(out).expect("text").trim_end().to_owned();
+        }
+        assert!(
+            std::time::Instant::now() < deadline,
+            "{command} does not end"
+        );
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
