@@ -97,6 +97,11 @@ impl Agent {
         slots.clone().acquire_owned().await.ok()
     }
 
+    /// Whether as many desktops are being forked as may be at once.
+    pub(crate) fn starts_are_full(&self) -> bool {
+        self.warm_slots.available_permits() == 0
+    }
+
     /// The actor of a desktop that was known at the start of the agent.
     pub(crate) fn add(self: &Arc<Self>, id: DesktopId, actor: Actor, handle: Desktop) {
         self.lock().insert(id, handle);

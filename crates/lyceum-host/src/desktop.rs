@@ -6,15 +6,18 @@
 //!                                    instance's own state ────────────────────┘
 //! ```
 
+mod admission;
+mod work;
+
 use crate::agent::Agent;
 use crate::known::Known;
-use crate::queue::{Action, Admission, Doing, Queue, Refusal, Save};
-use crate::start::{self, Prepared};
+use crate::queue::{Action, Doing, Queue, Save};
+use crate::start::Prepared;
 use futures::future::BoxFuture;
 use lyceum_hypervisor::{HypervisorError, Instance, InstanceState, StartError, StartFrom};
 use lyceum_model::{DeltaId, DesktopId, Generation, Phase};
+use lyceum_proto::ErrorBody;
 use lyceum_proto::host::{ObservedDesktop, RunRequest, SaveRequest, SavedDelta, StopRequest};
-use lyceum_proto::{ErrorBody, code};
 use lyceum_wire::ApiError;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -84,7 +87,7 @@ enum Work {
 }
 
 enum Done {
-    Prepared(Result<Prepared, ErrorBody>),
+    Prepared(Result<Box<Prepared>, ErrorBody>),
     Launched(Box<Prepared>, Result<Arc<dyn Instance>, StartError>),
     Saved(Save<DeltaId>, Result<SavedDelta, HypervisorError>),
     Ended(Result<(), HypervisorError>),
@@ -273,10 +276,14 @@ impl Actor {
         }
     }
 
+    fn machine(&self) -> Option<Arc<dyn Instance>> {
+        self.instance.borrow().clone()
+    }
+
     async fn work(work: &mut Option<Work>) -> Done {
         let done = match work {
             None => std::future::pending().await,
-            Some(Work::Prepare(f)) => Done::Prepared(f.await),
+            Some(Work::Prepare(f)) => Done::Prepared(f.await.map(Box::new)),
             Some(Work::Launch(f)) => {
                 let (prepared, result) = f.await;
                 Done::Launched(Box::new(prepared), result)
@@ -305,142 +312,6 @@ impl Actor {
         }
     }
 
-    async fn command(&mut self, command: Command) {
-        match command {
-            Command::Run(run, asked, reply) => {
-                let answer = self.asked_to_run(run, asked).await;
-                let _ = reply.send(answer);
-            }
-            Command::Stop(stop, reply) => match self.asked_to_stop(&stop).await {
-                Ok(()) => self.stops.push(reply),
-                Err(e) => {
-                    let _ = reply.send(Err(e));
-                }
-            },
-            Command::Save(save, suspend, reply) => match self.asked_to_save(&save, suspend).await {
-                Ok(None) => self.saves.push((save.delta, reply)),
-                Ok(Some(saved)) => {
-                    let _ = reply.send(Ok(saved));
-                }
-                Err(e) => {
-                    let _ = reply.send(Err(e));
-                }
-            },
-        }
-    }
-
-    async fn asked_to_run(
-        &mut self,
-        run: Box<RunRequest>,
-        asked: Instant,
-    ) -> Result<ObservedDesktop, ApiError> {
-        let generation = run.generation;
-        let mut queue = self.queue.clone();
-        let admission = queue
-            .run(generation, Pending { run, asked })
-            .map_err(|r| self.refused(r))?;
-        if admission == Admission::Accepted {
-            self.keep(generation, true, None).await?;
-            self.queue = queue;
-            self.observed = observed(&self.id, generation, Phase::Starting);
-            self.observed.detail = match self.queue.machine() {
-                Some(_) => "ending the machine before it".into(),
-                None => "waiting for its turn".into(),
-            };
-            self.publish();
-        }
-        Ok(self.observed.clone())
-    }
-
-    async fn asked_to_stop(&mut self, stop: &StopRequest) -> Result<(), ApiError> {
-        let mut queue = self.queue.clone();
-        queue
-            .stop(stop.generation, stop.patience_ms)
-            .map_err(|r| self.refused(r))?;
-        let nothing = queue.machine().is_none();
-        if nothing
-            && (self.observed.phase != Phase::Stopped || queue.newest() > self.queue.newest())
-        {
-            self.observed = ObservedDesktop {
-                generation: queue.newest(),
-                ..observed(&self.id, queue.newest(), Phase::Stopped)
-            };
-            self.keep(queue.newest(), queue.started(), Some(self.observed.clone()))
-                .await?;
-            self.publish();
-        } else if queue.newest() > self.queue.newest() {
-            self.keep(queue.newest(), queue.started(), None).await?;
-        }
-        self.queue = queue;
-        Ok(())
-    }
-
-    async fn asked_to_save(
-        &mut self,
-        save: &SaveRequest,
-        suspend: bool,
-    ) -> Result<Option<SavedDelta>, ApiError> {
-        if !suspend && let Some(saved) = self.captures.get(&save.delta) {
-            return Ok(Some(saved.clone()));
-        }
-        if suspend
-            && self.observed.phase == Phase::Suspended
-            && self.observed.generation == save.generation
-            && let Some(saved) = &self.observed.delta
-            && saved.delta == save.delta
-        {
-            return Ok(Some(saved.clone()));
-        }
-        let wanted = Save {
-            key: save.delta.clone(),
-            suspend,
-        };
-        self.queue
-            .save(save.generation, wanted)
-            .map_err(|r| self.refused(r))?;
-        Ok(None)
-    }
-
-    fn refused(&self, refusal: Refusal) -> ApiError {
-        let id = &self.id;
-        match refusal {
-            Refusal::Stale { newest } => ApiError::new(
-                code::STALE_GENERATION,
-                format!(
-                    "desktop {id} has been asked for under generation {newest} here already; what carries an older one is out of date and is not done"
-                ),
-            ),
-            Refusal::NotRunning => ApiError::state(format!(
-                "desktop {id} does not run under that generation here (it is {}), so there is nothing to save",
-                word(self.observed.phase)
-            )),
-            Refusal::Saving => ApiError::state(format!(
-                "desktop {id} is being saved under another name: wait until that is over"
-            )),
-        }
-    }
-
-    fn machine(&self) -> Option<Arc<dyn Instance>> {
-        self.instance.borrow().clone()
-    }
-
-    // `&mut` because the actor can't be shared between threads, only moved.
-    async fn keep(
-        &mut self,
-        generation: Generation,
-        started: bool,
-        outcome: Option<ObservedDesktop>,
-    ) -> Result<(), ApiError> {
-        let known = Known {
-            generation,
-            started,
-            outcome,
-        };
-        self.agent.known.save(&self.id, known).await.map_err(|e| {
-            ApiError::internal(format!("nothing was done, because it can't be kept: {e}"))
-        })
-    }
-
     /// Begins what the queue wants next, and answers those who wait for what is reached.
     async fn act(&mut self) {
         // A machine that ended by itself is cleared up first.
@@ -465,79 +336,6 @@ impl Actor {
             return None;
         }
         self.queue.take()
-    }
-
-    fn begin_start(&mut self, pending: Pending) {
-        self.asked = Some(pending.asked);
-        self.observed.phase = Phase::Starting;
-        self.observed.detail = "waiting for its turn".into();
-        self.publish();
-        let prepare = start::prepare(self.agent.clone(), self.id.clone(), *pending.run);
-        self.work = Some(Work::Prepare(Box::pin(prepare)));
-    }
-
-    fn begin_save(&mut self, save: Save<DeltaId>) {
-        let Some(instance) = self.machine() else {
-            return;
-        };
-        self.observed.phase = if save.suspend {
-            Phase::Suspending
-        } else {
-            Phase::Running
-        };
-        self.observed.detail = if save.suspend {
-            "saving".into()
-        } else {
-            "capturing".into()
-        };
-        self.publish();
-        let (out, name) = (self.agent.tiers.delta(&save.key), save.key.clone());
-        let (suspend, tiers) = (save.suspend, self.agent.tiers.clone());
-        let work = async move {
-            tiers
-                .check()
-                .map_err(|e| HypervisorError::State(e.message))?;
-            let summary = if suspend {
-                instance.suspend(&out).await?
-            } else {
-                instance.capture(&out).await?
-            };
-            Ok(SavedDelta {
-                delta: name,
-                memory_bytes: summary.memory_bytes + summary.device_bytes,
-                overlay_bytes: summary.overlay_bytes,
-                stand_still_ms: summary.stand_still_ms,
-                total_ms: summary.total_ms,
-            })
-        };
-        self.work = Some(Work::Save(save, Box::pin(work)));
-    }
-
-    async fn begin_end(&mut self, patience_ms: u64) {
-        match self.work {
-            Some(Work::Prepare(_)) => {
-                // Nothing exists yet.
-                self.work = None;
-                self.gone(Outcome::stopped("")).await;
-            }
-            Some(Work::Launch(_)) => self.end_after_launch = Some(patience_ms),
-            _ => self.end_now(patience_ms, Outcome::stopped("")),
-        }
-    }
-
-    fn end_now(&mut self, patience_ms: u64, outcome: Outcome) {
-        let Some(instance) = self.machine() else {
-            return;
-        };
-        if !self.queue.has_next() {
-            self.observed.phase = Phase::Stopping;
-            self.observed.detail = outcome.detail.clone();
-            self.publish();
-        }
-        self.outcome = Some(outcome);
-        self.deadline = None;
-        let end = async move { instance.end(Duration::from_millis(patience_ms)).await };
-        self.work = Some(Work::End(Box::pin(end)));
     }
 
     fn too_late(&mut self) {
@@ -567,7 +365,7 @@ impl Actor {
                     && !self.queue.has_next()
                 {
                     self.observed.detail = step;
-                    self.publish();
+                    self.agent.observatory.step(&self.id, &self.observed.detail);
                 }
             }
             InstanceState::Running { usable } => {
@@ -625,174 +423,5 @@ impl Actor {
             };
             crate::notes::write(&self.agent.config.state_dir, &request, notes);
         }
-    }
-
-    async fn done(&mut self, done: Done) {
-        match done {
-            Done::Prepared(Ok(mut prepared)) => {
-                self.observed.started_by = Some(prepared.started_by.into());
-                self.observed.cold_reason = prepared.cold_reason.clone();
-                self.permit = prepared.permit.take();
-                self.deadline = Some(tokio::time::Instant::now() + prepared.ready_timeout());
-                let launch = start::launch(self.agent.clone(), prepared);
-                self.work = Some(Work::Launch(Box::pin(launch)));
-            }
-            Done::Prepared(Err(e)) => self.gone(Outcome::failed(e.message)).await,
-            Done::Launched(prepared, Ok(instance)) => {
-                if !self.queue.has_next() {
-                    self.observed.started_by = Some(prepared.started_by.into());
-                    self.observed.cold_reason = prepared.cold_reason.clone();
-                }
-                self.deadline = Some(tokio::time::Instant::now() + prepared.ready_timeout());
-                self.state = Some(instance.watch());
-                self.instance.send_replace(Some(instance));
-                match self.end_after_launch.take() {
-                    Some(patience) => self.end_now(patience, Outcome::stopped("")),
-                    None => self.instance_changed(),
-                }
-            }
-            Done::Launched(_, Err(e)) => {
-                self.end_after_launch = None;
-                tracing::warn!(desktop = %self.id, "it could not be started: {e}");
-                self.gone(Outcome::failed(e.to_string())).await;
-            }
-            Done::Saved(save, result) => self.saved(save, result).await,
-            Done::Ended(Ok(())) => {
-                let outcome = self.outcome.take().unwrap_or_else(|| Outcome::stopped(""));
-                self.gone(outcome).await;
-            }
-            Done::Ended(Err(e)) => {
-                tracing::error!(desktop = %self.id, "its machine could not be ended: {e}");
-                self.observed.detail = format!("its machine could not be ended, trying again: {e}");
-                self.publish();
-                let Some(instance) = self.machine() else {
-                    return;
-                };
-                let again = async move {
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                    instance.end(Duration::ZERO).await
-                };
-                self.work = Some(Work::End(Box::pin(again)));
-            }
-        }
-    }
-
-    async fn saved(&mut self, save: Save<DeltaId>, result: Result<SavedDelta, HypervisorError>) {
-        let answer = match result {
-            Ok(saved) if save.suspend => {
-                // The process is gone; what is left is its run directory.
-                if let Some(instance) = self.machine()
-                    && let Err(e) = instance.end(Duration::ZERO).await
-                {
-                    tracing::warn!(desktop = %self.id, "after the suspend: {e}");
-                }
-                self.gone(Outcome {
-                    phase: Phase::Suspended,
-                    detail: String::new(),
-                    delta: Some(saved.clone()),
-                })
-                .await;
-                Ok(saved)
-            }
-            Ok(saved) => {
-                self.captures.insert(save.key.clone(), saved.clone());
-                self.goes_on("");
-                Ok(saved)
-            }
-            Err(e) => {
-                tracing::warn!(desktop = %self.id, "it could not be saved: {e}");
-                self.goes_on(&format!("it could not be saved and goes on: {e}"));
-                Err(save_error(&self.id, &e))
-            }
-        };
-        let (for_this, others) = std::mem::take(&mut self.saves)
-            .into_iter()
-            .partition(|(key, _)| *key == save.key);
-        self.saves = others;
-        for (_, reply) in Vec::<(DeltaId, Reply<SavedDelta>)>::from(for_this) {
-            let _ = reply.send(answer.clone());
-        }
-    }
-
-    fn goes_on(&mut self, detail: &str) {
-        self.queue.save_over();
-        if !self.queue.has_next() {
-            self.observed.phase = Phase::Running;
-            self.observed.detail = detail.into();
-            self.publish();
-        }
-    }
-
-    /// There is no machine any more.
-    async fn gone(&mut self, outcome: Outcome) {
-        self.queue.gone();
-        self.instance.send_replace(None);
-        self.state = None;
-        self.permit = None;
-        self.deadline = None;
-        self.asked = None;
-        for (_, reply) in self
-            .saves
-            .extract_if(.., |_| outcome.phase != Phase::Suspended)
-        {
-            let _ = reply.send(Err(ApiError::state(
-                "the desktop ended before it could be saved",
-            )));
-        }
-        if self.queue.has_next() {
-            // A newer generation is what is spoken of already.
-            return;
-        }
-        let newest = self.queue.newest();
-        // A stop under a newer generation is what it ended by.
-        let generation = match outcome.phase {
-            Phase::Stopped => newest,
-            _ => self.observed.generation,
-        };
-        let seen = ObservedDesktop {
-            started_by: self.observed.started_by.take(),
-            cold_reason: self.observed.cold_reason.take(),
-            detail: outcome.detail,
-            delta: outcome.delta,
-            ..observed(&self.id, generation, outcome.phase)
-        };
-        // Lost only if this fails and the agent is restarted: then it is reported as ended by itself.
-        if let Err(e) = self
-            .keep(newest, self.queue.started(), Some(seen.clone()))
-            .await
-        {
-            tracing::error!(desktop = %self.id, "{e}");
-        }
-        self.observed = seen;
-        self.publish();
-    }
-}
-
-fn save_error(id: &DesktopId, e: &HypervisorError) -> ApiError {
-    let message = format!("desktop {id} could not be saved and goes on: {e}");
-    match e {
-        HypervisorError::State(_) => ApiError::state(message),
-        HypervisorError::Io { source, .. }
-            if matches!(
-                source.kind(),
-                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
-            ) =>
-        {
-            ApiError::new(code::TIER_FULL, message)
-        }
-        _ => ApiError::internal(message),
-    }
-}
-
-fn word(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Stopped => "stopped",
-        Phase::Starting => "starting",
-        Phase::Running => "running",
-        Phase::Suspending => "being suspended",
-        Phase::Suspended => "suspended",
-        Phase::Stopping => "being stopped",
-        Phase::Failed => "failed",
-        Phase::Unknown => "unknown",
     }
 }

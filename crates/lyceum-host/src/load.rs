@@ -4,7 +4,6 @@
 use crate::agent::Agent;
 use crate::config::Marks;
 use crate::observe::now;
-use lyceum_hypervisor::Usage;
 use lyceum_model::DesktopId;
 use lyceum_proto::host::HostLoad;
 use std::collections::BTreeMap;
@@ -13,6 +12,9 @@ use std::time::{Duration, Instant};
 
 /// Memory left to the machine itself when nothing is configured, MiB.
 const OWN_MIB: u64 = 2048;
+
+/// The longest that desktops are not looked at because others start.
+const PUT_OFF: Duration = Duration::from_secs(15);
 
 /// Load before the first sample; nothing is admitted on it.
 pub(crate) fn unmeasured(memory_mib: u64) -> HostLoad {
@@ -108,6 +110,9 @@ fn refuses(load: &HostLoad, marks: &Marks) -> Option<String> {
 
 /// Keeps what a rate is computed from.
 pub(crate) struct Sampler {
+    /// Memory in KiB, CPU in percent and bytes read, as looked at last.
+    shown: BTreeMap<DesktopId, (u64, f64, u64)>,
+    walked: Instant,
     cpu: Option<(u64, u64)>,
     desktops: BTreeMap<DesktopId, (Instant, u64)>,
 }
@@ -115,6 +120,8 @@ pub(crate) struct Sampler {
 impl Sampler {
     pub(crate) fn new() -> Sampler {
         Sampler {
+            shown: BTreeMap::new(),
+            walked: Instant::now(),
             cpu: None,
             desktops: BTreeMap::new(),
         }
@@ -122,27 +129,13 @@ impl Sampler {
 
     /// Takes one sample and publishes it.
     pub(crate) async fn sample(&mut self, agent: &Agent) {
-        let mut usages: BTreeMap<DesktopId, Usage> = BTreeMap::new();
-        for (id, instance) in agent.instances() {
-            // One that is just ending has no usage.
-            if let Ok(usage) = instance.usage().await {
-                usages.insert(id, usage);
-            }
+        // Walking every machine's pages takes CPU that a class that is starting needs. What
+        // the kernel says of the whole machine is looked at in any case.
+        let put_off = agent.starts_are_full() && self.walked.elapsed() < PUT_OFF;
+        if !put_off {
+            self.walk(agent).await;
         }
-        let at = Instant::now();
-        let mut observed = BTreeMap::new();
-        let mut before = std::mem::take(&mut self.desktops);
-        for (id, usage) in &usages {
-            let percent = match before.remove(id) {
-                Some((then, cpu_ms)) if usage.cpu_ms >= cpu_ms => {
-                    let passed = at.duration_since(then).as_secs_f64() * 1000.0;
-                    (usage.cpu_ms - cpu_ms) as f64 * 100.0 / passed.max(1.0)
-                }
-                _ => 0.0,
-            };
-            observed.insert(id.clone(), (usage.pss_kib, round(percent), usage.read_bytes));
-            self.desktops.insert(id.clone(), (at, usage.cpu_ms));
-        }
+        let shown = &self.shown;
         let ticks = read("/proc/stat").await.and_then(|t| cpu_ticks(&t));
         let cpu_percent = match (self.cpu, ticks) {
             (Some((busy0, total0)), Some((busy, total))) if total > total0 => {
@@ -151,8 +144,8 @@ impl Sampler {
             _ => 0.0,
         };
         self.cpu = ticks;
-        let sum_kib: u64 = usages.values().map(|u| u.pss_kib).sum();
-        let sum_cpu: f64 = observed.values().map(|(_, cpu, _)| cpu).sum();
+        let sum_kib: u64 = shown.values().map(|(pss_kib, _, _)| pss_kib).sum();
+        let sum_cpu: f64 = shown.values().map(|(_, cpu, _)| cpu).sum();
         let mut load = HostLoad {
             at: now(),
             memory_mib: agent.memory_mib,
@@ -167,7 +160,31 @@ impl Sampler {
         };
         load.refuses_because = refuses(&load, &agent.config.marks);
         load.admits = load.refuses_because.is_none();
-        agent.observatory.sampled(load, &observed);
+        agent.observatory.sampled(load, shown);
+    }
+
+    /// Looks at every machine.
+    async fn walk(&mut self, agent: &Agent) {
+        self.shown.clear();
+        let mut before = std::mem::take(&mut self.desktops);
+        for (id, instance) in agent.instances() {
+            // One that is just ending has no usage.
+            let Ok(usage) = instance.usage().await else {
+                continue;
+            };
+            let at = Instant::now();
+            let percent = match before.remove(&id) {
+                Some((then, cpu_ms)) if usage.cpu_ms >= cpu_ms => {
+                    let passed = at.duration_since(then).as_secs_f64() * 1000.0;
+                    (usage.cpu_ms - cpu_ms) as f64 * 100.0 / passed.max(1.0)
+                }
+                _ => 0.0,
+            };
+            self.desktops.insert(id.clone(), (at, usage.cpu_ms));
+            self.shown
+                .insert(id, (usage.pss_kib, round(percent), usage.read_bytes));
+        }
+        self.walked = Instant::now();
     }
 }
 

@@ -11,6 +11,9 @@ use tokio::sync::watch;
 /// How long a desktop that has been stopped is spoken of. Suspended and failed ones are until they run again or are stopped.
 const SPEAK_OF_STOPPED: Duration = Duration::from_secs(600);
 
+/// Changes within this time are told together: when a class starts there are hundreds in a second.
+const TOGETHER: Duration = Duration::from_millis(25);
+
 /// Milliseconds since 1970.
 pub fn now() -> UnixMillis {
     SystemTime::now()
@@ -78,6 +81,14 @@ impl Observatory {
         });
     }
 
+    /// The step a desktop is at. Nobody is woken: steps come often, and are heard with the
+    /// next change or sample.
+    pub fn step(&self, desktop: &DesktopId, detail: &str) {
+        if let Some(seen) = self.lock().desktops.get_mut(desktop) {
+            seen.detail = detail.to_owned();
+        }
+    }
+
     /// What is said of a desktop.
     pub fn get(&self, desktop: &DesktopId) -> Option<ObservedDesktop> {
         self.lock().desktops.get(desktop).cloned()
@@ -110,8 +121,7 @@ impl Observatory {
         self.change(|state| {
             state.load = load;
             for (id, desktop) in &mut state.desktops {
-                let (pss_kib, cpu_percent, read_bytes) =
-                    usage.get(id).copied().unwrap_or_default();
+                let (pss_kib, cpu_percent, read_bytes) = usage.get(id).copied().unwrap_or_default();
                 desktop.pss_kib = pss_kib;
                 desktop.cpu_percent = cpu_percent;
                 desktop.read_bytes = read_bytes;
@@ -148,7 +158,10 @@ impl Observatory {
         let mut revision = self.revision.subscribe();
         if *revision.borrow_and_update() == after {
             // Either way there is something to say.
-            let _ = tokio::time::timeout(wait, revision.changed()).await;
+            let changed = tokio::time::timeout(wait, revision.changed()).await;
+            if changed.is_ok() {
+                tokio::time::sleep(TOGETHER.min(wait)).await;
+            }
         }
         self.observed()
     }
