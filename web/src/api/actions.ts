@@ -11,17 +11,21 @@ import type {
   CoursePatch,
   CourseRole,
   Desktop,
-  Draft,
   DraftAccepted,
   DraftCreate,
+  Host,
   HostState,
   Image,
   JoinToken,
   Me,
+  Member,
   OneTimeLink,
+  Operation,
+  Release,
   RosterChange,
   RosterCsv,
   SealOrder,
+  Settings,
   SettingsPatch,
   User,
   UserCreate,
@@ -45,7 +49,7 @@ export const desktops = {
   order: (id: string, order: DesktopOrder, cold = false) =>
     post<Accepted>(`desktops/${id}/${order}`, order === "start" ? { cold } : undefined),
   ensure: (course: string, user: string) => post<Desktop>("desktops", { course, user }),
-  remove: (id: string) => del<Accepted | undefined>(`desktops/${id}`),
+  remove: (id: string) => del<Accepted>(`desktops/${id}`),
   ticket: (id: string) => post<ConsoleTicket>(`desktops/${id}/console-ticket`),
   clipboard: (id: string) => request<ClipboardText>("GET", `desktops/${id}/clipboard`),
   setClipboard: (id: string, text: string) => put<void>(`desktops/${id}/clipboard`, { text }),
@@ -63,7 +67,7 @@ export const courses = {
     post<RosterChange>(`courses/${id}/roster/preview`, body),
   applyRoster: (id: string, body: RosterCsv) => put<RosterChange>(`courses/${id}/roster`, body),
   putMember: (id: string, user: string, role: CourseRole) =>
-    put<unknown>(`courses/${id}/members/${user}`, { role }),
+    put<Member>(`courses/${id}/members/${user}`, { role }),
   removeMember: (id: string, user: string) => del(`courses/${id}/members/${user}`),
 };
 
@@ -73,17 +77,17 @@ export const images = {
     patch<Image>(`images/${id}`, body),
   remove: (id: string) => del(`images/${id}`),
   openDraft: (id: string, body: DraftCreate) =>
-    post<DraftAccepted | Draft>(`images/${id}/draft`, body),
-  retire: (release: string) => post<unknown>(`releases/${release}/retire`),
-  offer: (release: string) => post<unknown>(`releases/${release}/offer`),
+    post<DraftAccepted>(`images/${id}/draft`, body),
+  retire: (release: string) => post<Release>(`releases/${release}/retire`),
+  offer: (release: string) => post<Release>(`releases/${release}/offer`),
   removeRelease: (release: string) => del(`releases/${release}`),
 };
 
 export const drafts = {
-  start: (id: string) => post<unknown>(`drafts/${id}/start`),
-  stop: (id: string) => post<unknown>(`drafts/${id}/stop`),
+  start: (id: string) => post<DraftAccepted>(`drafts/${id}/start`),
+  stop: (id: string) => post<DraftAccepted>(`drafts/${id}/stop`),
   seal: (id: string, body: SealOrder) => post<DraftAccepted>(`drafts/${id}/seal`, body),
-  discard: (id: string) => del<unknown>(`drafts/${id}`),
+  discard: (id: string) => del<Accepted>(`drafts/${id}`),
   ticket: (id: string) => post<ConsoleTicket>(`drafts/${id}/console-ticket`),
   upload: (
     id: string,
@@ -94,21 +98,17 @@ export const drafts = {
   ) => {
     const params = new URLSearchParams({ name: file.name });
     if (isoDiskGib !== null) params.set("iso_disk_gib", String(isoDiskGib));
-    return upload<DraftAccepted | Draft>(`drafts/${id}/upload?${params}`, file, onProgress, signal);
+    return upload<DraftAccepted>(`drafts/${id}/upload?${params}`, file, onProgress, signal);
   },
 };
 
-/** Orders about drafts answer the draft, bare or beside an operation. */
-export const draftOf = (answer: DraftAccepted | Draft): Draft =>
-  "draft" in answer ? answer.draft : answer;
-
 export const hosts = {
-  setState: (id: string, state: HostState) => patch<unknown>(`hosts/${id}`, { state }),
+  setState: (id: string, state: HostState) => patch<Host>(`hosts/${id}`, { state }),
   joinToken: (kind: AgentKind, name: string) => post<JoinToken>("join-tokens", { kind, name }),
 };
 
 export const operations = {
-  cancel: (id: string) => post<unknown>(`operations/${id}/cancel`),
+  cancel: (id: string) => post<Operation>(`operations/${id}/cancel`),
 };
 
 export const users = {
@@ -119,5 +119,5 @@ export const users = {
 };
 
 export const settings = {
-  change: (body: SettingsPatch) => patch<unknown>("settings", body),
+  change: (body: SettingsPatch) => patch<Settings>("settings", body),
 };

@@ -21,13 +21,6 @@ import type {
   User,
 } from "./types";
 
-/** Lists come whole or as a page of rows; the page only needs the rows. */
-function rows<T>(answer: T[] | Page<T>): T[] {
-  return Array.isArray(answer) ? answer : answer.items;
-}
-const list = async <T>(path: string, signal: AbortSignal) =>
-  rows(await get<T[] | Page<T>>(path, signal));
-
 export const useMe = () =>
   useQuery({
     queryKey: ["me"],
@@ -42,7 +35,7 @@ export const useHealth = () =>
 export const useSessions = () =>
   useQuery({
     queryKey: ["sessions"],
-    queryFn: ({ signal }) => list<Session>("sessions", signal),
+    queryFn: ({ signal }) => get<Session[]>("sessions", signal),
   });
 
 /** Events say when something changes; while something moves, asking now and then makes sure. */
@@ -53,21 +46,21 @@ const whileMoving = (desktops: Desktop[] | undefined) =>
 export const useMyDesktops = () =>
   useQuery({
     queryKey: ["desktops", "mine"],
-    queryFn: ({ signal }) => list<Desktop>("desktops", signal),
+    queryFn: ({ signal }) => get<Desktop[]>("desktops", signal),
     refetchInterval: (q) => whileMoving(q.state.data),
   });
 
 export const useCourseDesktops = (course: string) =>
   useQuery({
     queryKey: ["desktops", "course", course],
-    queryFn: ({ signal }) => list<Desktop>(`desktops${query({ course })}`, signal),
+    queryFn: ({ signal }) => get<Desktop[]>(`desktops${query({ course })}`, signal),
     refetchInterval: (q) => whileMoving(q.state.data),
   });
 
 export const useAllDesktops = (enabled: boolean) =>
   useQuery({
     queryKey: ["desktops", "all"],
-    queryFn: ({ signal }) => list<Desktop>(`desktops${query({ all: true })}`, signal),
+    queryFn: ({ signal }) => get<Desktop[]>(`desktops${query({ all: true })}`, signal),
     refetchInterval: 10_000,
     enabled,
   });
@@ -86,12 +79,12 @@ export const useHistory = (id: string) =>
   });
 
 export const useCourses = () =>
-  useQuery({ queryKey: ["courses"], queryFn: ({ signal }) => list<Course>("courses", signal) });
+  useQuery({ queryKey: ["courses"], queryFn: ({ signal }) => get<Course[]>("courses", signal) });
 
 export const useRoster = (course: string) =>
   useQuery({
     queryKey: ["courses", "roster", course],
-    queryFn: ({ signal }) => list<Member>(`courses/${course}/roster`, signal),
+    queryFn: ({ signal }) => get<Member[]>(`courses/${course}/roster`, signal),
   });
 
 const busyDraft = (images: Image[] | undefined) =>
@@ -106,14 +99,14 @@ const busyDraft = (images: Image[] | undefined) =>
 export const useImages = () =>
   useQuery({
     queryKey: ["images"],
-    queryFn: ({ signal }) => list<Image>("images", signal),
+    queryFn: ({ signal }) => get<Image[]>("images", signal),
     refetchInterval: (q) => busyDraft(q.state.data),
   });
 
 export const useHosts = () =>
   useQuery({
     queryKey: ["hosts"],
-    queryFn: ({ signal }) => list<Host>("hosts", signal),
+    queryFn: ({ signal }) => get<Host[]>("hosts", signal),
     // Measurements come every five seconds and are no events.
     refetchInterval: 5000,
   });
@@ -128,14 +121,14 @@ export const useStorage = () =>
 export const useOperations = () =>
   useQuery({
     queryKey: ["operations"],
-    queryFn: ({ signal }) => list<Operation>("operations", signal),
+    queryFn: ({ signal }) => get<Page<Operation>>("operations", signal).then((page) => page.items),
     refetchInterval: (q) => (q.state.data?.some((o) => o.state === "running") ? 1000 : 15_000),
   });
 
 export const useUsers = (params: { role?: string; search?: string }) =>
   useQuery({
     queryKey: ["users", params],
-    queryFn: ({ signal }) => list<User>(`users${query(params)}`, signal),
+    queryFn: ({ signal }) => get<User[]>(`users${query(params)}`, signal),
     placeholderData: keepPreviousData,
   });
 

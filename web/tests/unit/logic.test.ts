@@ -27,6 +27,7 @@ const desktop = (part: Partial<Desktop> = {}): Desktop => ({
   persistence: "throwaway",
   pss_kib: 40_000,
   cpu_percent: 1,
+  read_bytes: 0,
   changed: 0,
   ...part,
 });
