@@ -30,8 +30,10 @@ pub struct Cli {
 #[derive(Debug, Clone, Args)]
 pub struct Global {
     /// Answer with JSON: the API's own objects
-    #[arg(long, global = true)]
-    pub json: bool,
+    // A text instead of a flag because `bench` has `--json FILE`, and clap gives both one type.
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "-",
+          value_parser = ["-"], hide_possible_values = true)]
+    pub json: Option<String>,
     /// Order, but don't wait until it is done
     #[arg(long, global = true)]
     pub no_wait: bool,
@@ -112,9 +114,33 @@ pub struct HostArgs {
     pub agent: AgentArgs,
 }
 
+impl Global {
+    /// Whether answers are JSON.
+    pub fn json(&self) -> bool {
+        self.json.as_deref() == Some("-")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_is_a_flag_everywhere_and_a_file_in_benches() {
+        let json = |line: &str| {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            (cli.global.json(), cli.global.json)
+        };
+        assert_eq!(json("lyceum --json status"), (true, Some("-".into())));
+        assert_eq!(json("lyceum image list --json"), (true, Some("-".into())));
+        assert_eq!(json("lyceum status"), (false, None));
+        for line in [
+            "lyceum bench reset --json out.json",
+            "lyceum bench class-start --desktops 2 --json out.json",
+        ] {
+            assert_eq!(json(line), (false, Some("out.json".into())));
+        }
+    }
 
     #[test]
     fn the_command_line_is_sound() {

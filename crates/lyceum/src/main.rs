@@ -40,7 +40,7 @@ fn main() -> ExitCode {
             return ExitCode::from(exit::FAILED);
         }
     };
-    let json = cli.global.json;
+    let json = cli.global.json();
     match runtime.block_on(run(cli)) {
         Ok(()) => ExitCode::from(exit::DONE),
         Err(error) => ExitCode::from(tell(&error, json)),
@@ -72,7 +72,7 @@ fn context(global: &Global) -> anyhow::Result<Context> {
     let place = Place::find(global.url.as_deref(), global.state.as_deref())?;
     Ok(Context {
         client: Client::new(&place)?,
-        json: global.json,
+        json: global.json(),
         no_wait: global.no_wait,
     })
 }
@@ -91,7 +91,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             command: Some(command),
             ..
         }) => commands::host::run(&context(global)?, command).await,
-        Command::Doctor(args) => doctor::run(global.state.as_deref(), args, global.json).await,
+        Command::Doctor(args) => doctor::run(global.state.as_deref(), args, global.json()).await,
         Command::Bench(command) => bench::run(&context(global)?, command).await,
         Command::Openapi => context::print(&lyceum_controller::api::openapi_json()?),
         Command::Status => commands::status::run(&context(global)?).await,

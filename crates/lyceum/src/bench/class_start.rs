@@ -117,7 +117,7 @@ pub async fn run(ctx: &Context, args: Args) -> anyhow::Result<()> {
 
     let json = serde_json::to_string_pretty(&result)? + "\n";
     if let Some(path) = &args.common.json {
-        write(path, &json)?;
+        write(path.as_ref(), &json)?;
     }
     if let Some(path) = &args.common.html {
         write(path, &html::class_start(&result))?;

@@ -35,8 +35,8 @@ pub struct Common {
     #[arg(long, default_value = "Demo")]
     image: String,
     /// Write the numbers here
-    #[arg(long = "json", value_name = "FILE", id = "json_file")]
-    json: Option<PathBuf>,
+    #[arg(long, value_name = "FILE")]
+    json: Option<String>,
     /// Write a page with plots here
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
