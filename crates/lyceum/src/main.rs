@@ -51,7 +51,7 @@ fn main() -> ExitCode {
 fn tell(error: &anyhow::Error, json: bool) -> u8 {
     if let Some(exit) = error.downcast_ref::<Exit>() {
         if !exit.message.is_empty() {
-            eprintln!("lyceum: {}", table::plain(&exit.message));
+            eprintln!("lyceum: {}", table::plain_lines(&exit.message));
         }
         return exit.code;
     }
@@ -60,11 +60,11 @@ fn tell(error: &anyhow::Error, json: bool) -> u8 {
             CallError::Refused { error, .. } if json => {
                 eprintln!("{}", serde_json::to_string(error).unwrap_or_default());
             }
-            _ => eprintln!("lyceum: {}", table::plain(&call.to_string())),
+            _ => eprintln!("lyceum: {}", table::plain_lines(&call.to_string())),
         }
         return call.code();
     }
-    eprintln!("lyceum: {}", table::plain(&format!("{error:#}")));
+    eprintln!("lyceum: {}", table::plain_lines(&format!("{error:#}")));
     exit::FAILED
 }
 

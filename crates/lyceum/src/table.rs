@@ -27,6 +27,12 @@ pub fn plain(text: &str) -> String {
         .collect()
 }
 
+/// The same for several lines.
+pub fn plain_lines(text: &str) -> String {
+    let lines: Vec<String> = text.trim_end().lines().map(plain).collect();
+    lines.join("\n")
+}
+
 impl Table {
     /// An empty table. A column whose title begins with `>` is for numbers.
     pub fn new(titles: &[&'static str]) -> Table {

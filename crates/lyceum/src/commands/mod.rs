@@ -5,6 +5,7 @@ pub mod course;
 pub mod desktop;
 pub mod host;
 pub mod image;
+pub mod import;
 pub mod login;
 pub mod operation;
 pub mod roster;

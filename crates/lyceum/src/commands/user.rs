@@ -3,7 +3,7 @@
 use crate::client::segment;
 use crate::context::{Context, print};
 use crate::exit::Exit;
-use crate::format::{dash, moment, word};
+use crate::format::{moment, word};
 use crate::resolve;
 use crate::table::Table;
 use clap::{Subcommand, ValueEnum};
@@ -239,10 +239,11 @@ async fn link(ctx: &Context, user: &User) -> anyhow::Result<()> {
     if ctx.json {
         return ctx.show(&link, |_| String::new());
     }
+    let page = super::status::page_address(ctx).await?;
     print(&format!(
-        "signs {} in once, until {}: {}\n",
+        "signs {} in once, until {}: {page}{}\n",
         user.login,
-        dash(Some(moment(link.expires))),
+        moment(link.expires),
         link.path
     ))
 }

@@ -3,7 +3,7 @@
 //! an interrupted first start goes on at the next one.
 
 use super::layout::Layout;
-use crate::commands::image;
+use crate::commands::import;
 use crate::context::{Context, print, report};
 use crate::exit::{self, Exit};
 use lyceum_api::accounts::{Role, User, UserCreate};
@@ -81,7 +81,7 @@ async fn demo_image(ctx: &Context, file: &Path, size: MachineSize) -> anyhow::Re
                     ctx.client.delete(&format!("drafts/{}", draft.id)).await?;
                 crate::commands::course::follow_if_any(ctx, gone).await?;
             }
-            image::upload(
+            import::upload(
                 ctx,
                 file,
                 IMAGE,
@@ -94,7 +94,7 @@ async fn demo_image(ctx: &Context, file: &Path, size: MachineSize) -> anyhow::Re
         }
     };
     say("sealing it: it boots once, then its memory is kept for every desktop to start from");
-    let operation = image::seal(ctx, &draft, "as built").await?;
+    let operation = import::seal(ctx, &draft, "as built").await?;
     let operation = told(ctx, &operation, &say).await?;
     if operation.state != OperationState::Done {
         return Err(Exit::coded(exit::FAILED, report(&operation)));
