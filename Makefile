@@ -85,7 +85,7 @@ screenshots: ## docs/pictures, from a classroom started for it
 	@scripts/setup --test
 	@$(MAKE) --no-print-directory build
 	@test -e $(IMAGES)/demo.qcow2 || $(MAKE) --no-print-directory demo-image
-	@scripts/with-classroom --program $(LYCEUM) --image $(IMAGES)/demo.qcow2 --memory 768 -- npm --prefix web run --silent screenshots
+	@scripts/with-classroom --program $(LYCEUM) --image $(IMAGES)/demo.qcow2 --memory 768 -- scripts/screenshots
 
 bench: ## the numbers of docs/benchmarks.md, on the classroom that runs (make run, in another terminal)
 	@mkdir -p .lyceum/bench
