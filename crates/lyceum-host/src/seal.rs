@@ -325,7 +325,7 @@ impl Sealing {
             ready_timeout_ms: self.request.ready_timeout_ms,
             ..self.machine_request()
         };
-        let usable = self.start(boot, "booting").await?;
+        let usable = self.start(boot, "").await?;
         drop(slot);
         if !usable.guest_helper {
             return Err(Broken::ColdOnly(
@@ -374,7 +374,7 @@ impl Sealing {
             ..self.machine_request()
         };
         let began = Instant::now();
-        self.start(trial, "trying a fork")
+        self.start(trial, "trying a fork: ")
             .await
             .map_err(|e| match e {
                 Broken::Failed(why) | Broken::ColdOnly(why) => {
@@ -415,7 +415,7 @@ impl Sealing {
         }
     }
 
-    /// Starts a machine and waits until it is usable.
+    /// Starts a machine and waits until it is usable; `what` stands before its steps.
     async fn start(&mut self, request: StartRequest, what: &str) -> Result<Usable, Broken> {
         let limit = Duration::from_millis(request.ready_timeout_ms);
         if let Some(parent) = request.run_dir.parent() {
@@ -440,7 +440,7 @@ impl Sealing {
                 }
                 InstanceState::Starting { step } => {
                     if step != last {
-                        self.step(&format!("{what}: {step}"));
+                        self.step(&format!("{what}{step}"));
                     }
                     last = step;
                 }

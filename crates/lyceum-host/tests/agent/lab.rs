@@ -1,19 +1,20 @@
 //! A classroom's CA, tiers with a release, and a host agent that can be killed and started again.
 
 use lyceum_host::{HostConfig, TIER_MARKER};
+use lyceum_hypervisor::Hypervisor;
 use lyceum_hypervisor::sim::{SimConfig, SimHypervisor, SimWorld};
 use lyceum_model::disk::layout;
 use lyceum_model::release::FileEntry;
 use lyceum_model::{
-    DesktopId, DiskRef, Durability, Generation, MachineSize, OverlayId, Phase, Platform, ReleaseId,
-    ReleaseManifest, SealedMemory,
+    DesktopId, DiskRef, DraftId, Durability, Generation, MachineSize, OverlayId, Phase, Platform,
+    ReleaseId, ReleaseManifest, SealedMemory,
 };
 use lyceum_proto::host::{
     IdentityRequest, NicRequest, Observed, ObservedDesktop, RunRequest, SaveRequest, SavedDelta,
-    StartMode, StopRequest,
+    SealOutcome, SealRequest, SealStatus, StartMode, StopRequest,
 };
 use lyceum_wire::{ClassroomCa, Client, ClientError, Identity, Peer, PeerKind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -23,7 +24,8 @@ pub const SIZE: MachineSize = MachineSize {
     vcpus: 1,
     memory_mib: 128,
 };
-const DEADLINE: Duration = Duration::from_secs(20);
+/// Generous: the cores may be busy with other tests.
+const DEADLINE: Duration = Duration::from_secs(120);
 
 pub fn id(text: &str) -> DesktopId {
     text.parse().unwrap()
@@ -38,7 +40,15 @@ pub struct Lab {
     controller: Identity,
     host: Identity,
     pub config: HostConfig,
-    agent: Option<(JoinHandle<()>, CancellationToken)>,
+    /// Real machines instead of simulated ones.
+    pub real: Option<Arc<dyn Hypervisor>>,
+    agent: Option<RunningAgent>,
+}
+
+struct RunningAgent {
+    task: JoinHandle<()>,
+    shutdown: CancellationToken,
+    runtime: Option<tokio::runtime::Runtime>,
 }
 
 impl Lab {
@@ -96,6 +106,7 @@ impl Lab {
             sim,
             release: "none".parse().unwrap(),
             config,
+            real: None,
             agent: None,
             dir,
         };
@@ -108,29 +119,42 @@ impl Lab {
     }
 
     pub fn platform(&self) -> Platform {
-        lyceum_hypervisor::Hypervisor::platform(&self.hypervisor())
+        self.hypervisor().platform()
     }
 
     pub fn make_release(&self, ram: &[u8]) -> ReleaseId {
         let folder = self.dir.path().join("new-release");
         std::fs::create_dir_all(&folder).unwrap();
-        let file = |name: &str, content: &[u8]| {
+        let files: [(&str, &[u8]); 3] = [
+            (layout::RELEASE_DISK, b"a disk"),
+            (layout::RELEASE_RAM, ram),
+            (layout::RELEASE_DEVICE_STATE, b"some devices"),
+        ];
+        for (name, content) in files {
             std::fs::write(folder.join(name), content).unwrap();
+        }
+        self.publish(&folder, self.platform())
+    }
+
+    /// What the storage agent does: hash, write the manifest, rename.
+    pub fn publish(&self, folder: &Path, platform: Platform) -> ReleaseId {
+        let file = |name: &str| {
+            let content = std::fs::read(folder.join(name)).unwrap();
             FileEntry {
                 bytes: content.len() as u64,
-                blake3: blake3::hash(content).to_hex().to_string(),
+                blake3: blake3::hash(&content).to_hex().to_string(),
             }
         };
         let manifest = ReleaseManifest {
             format: ReleaseManifest::FORMAT,
             sealed_at: 1,
-            disk: file(layout::RELEASE_DISK, b"a disk"),
+            disk: file(layout::RELEASE_DISK),
             virtual_bytes: 4096,
             memory: Some(SealedMemory {
                 size: SIZE,
-                platform: self.platform(),
-                ram: file(layout::RELEASE_RAM, ram),
-                device_state: file(layout::RELEASE_DEVICE_STATE, b"some devices"),
+                platform,
+                ram: file(layout::RELEASE_RAM),
+                device_state: file(layout::RELEASE_DEVICE_STATE),
                 guest_helper: true,
             }),
             cold_reason: None,
@@ -138,43 +162,76 @@ impl Lab {
         let json = manifest.canonical_json().unwrap();
         std::fs::write(folder.join(layout::RELEASE_MANIFEST), &json).unwrap();
         let id: ReleaseId = blake3::hash(&json).to_hex().to_string().parse().unwrap();
-        std::fs::rename(&folder, self.config.fast.join(layout::release(&id))).unwrap();
+        std::fs::rename(folder, self.config.fast.join(layout::release(&id))).unwrap();
         id
     }
 
     pub async fn start(&mut self) {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
         let url = format!("https://{}", listener.local_addr().unwrap());
         let shutdown = CancellationToken::new();
-        let (config, hypervisor) = (self.config.clone(), Arc::new(self.hypervisor()));
+        let simulated = || Arc::new(self.hypervisor()) as Arc<dyn Hypervisor>;
+        let hypervisor = self.real.clone().unwrap_or_else(simulated);
+        let config = self.config.clone();
         let (identity, token) = (self.host.clone(), shutdown.clone());
-        let task = tokio::spawn(async move {
+        let agent = async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             lyceum_host::run_on(config, hypervisor, identity, listener, token)
                 .await
                 .unwrap();
+        };
+        // Simulated machines live in the test's runtime. Real ones are processes, and all
+        // that the agent has of them must go with it.
+        let runtime = self.real.as_ref().map(|_| {
+            tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()
+                .unwrap()
         });
-        self.agent = Some((task, shutdown));
+        let task = match &runtime {
+            Some(runtime) => runtime.spawn(agent),
+            None => tokio::spawn(agent),
+        };
+        self.agent = Some(RunningAgent {
+            task,
+            shutdown,
+            runtime,
+        });
         self.client = Client::new(&self.controller, &url, self.client.peer()).unwrap();
     }
 
     /// The agent is gone in the middle of whatever it does.
     pub async fn kill(&mut self) {
-        let (task, _) = self.agent.take().unwrap();
-        task.abort();
-        assert!(task.await.unwrap_err().is_cancelled());
+        let agent = self.agent.take().unwrap();
+        match agent.runtime {
+            Some(runtime) => {
+                tokio::task::spawn_blocking(move || runtime.shutdown_timeout(DEADLINE))
+                    .await
+                    .unwrap();
+            }
+            None => {
+                agent.task.abort();
+                assert!(agent.task.await.unwrap_err().is_cancelled());
+            }
+        }
     }
 
     /// SIGTERM.
     pub async fn shut_down(&mut self) {
-        let (task, shutdown) = self.agent.take().unwrap();
-        shutdown.cancel();
-        task.await.unwrap();
+        let agent = self.agent.take().unwrap();
+        agent.shutdown.cancel();
+        agent.task.await.unwrap();
+        if let Some(runtime) = agent.runtime {
+            runtime.shutdown_background();
+        }
     }
 
     /// A disk of its own for the desktop, and a request to fork the release over it.
     pub fn fork(&self, desktop: &str, generation: u64) -> RunRequest {
         let overlay: OverlayId = format!("o-{desktop}").parse().unwrap();
-        std::fs::write(self.config.slow.join(layout::overlay(&overlay)), b"overlay").unwrap();
+        self.make_overlay(&self.config.slow.join(layout::overlay(&overlay)));
         RunRequest {
             generation: Generation(generation),
             size: SIZE,
@@ -198,6 +255,25 @@ impl Lab {
             vm_generation_id: uuid::Uuid::new_v4(),
             ready_timeout_ms: 10_000,
         }
+    }
+
+    /// As the storage agent makes it: one that is there is left as it is.
+    fn make_overlay(&self, path: &Path) {
+        if self.real.is_none() {
+            return std::fs::write(path, b"overlay").unwrap();
+        }
+        if path.exists() {
+            return;
+        }
+        let base = self.config.fast.join(layout::release(&self.release));
+        let made = std::process::Command::new("qemu-img")
+            .args(["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"])
+            .arg(base.join(layout::RELEASE_DISK))
+            .args(["-o", "extended_l2=on,cluster_size=128k"])
+            .arg(path)
+            .status()
+            .unwrap();
+        assert!(made.success());
     }
 
     pub async fn run(
@@ -275,6 +351,51 @@ impl Lab {
 
     pub async fn wait_phase(&self, desktop: &str, phase: Phase) -> ObservedDesktop {
         self.wait(desktop, |d| d.phase == phase).await
+    }
+
+    /// The staging folder with a copy of the draft's disk.
+    pub fn stage(&self, draft: &DraftId) {
+        let disk = self.config.fast.join(layout::draft(draft));
+        std::fs::create_dir_all(self.staging(draft)).unwrap();
+        std::fs::copy(disk, self.staging(draft).join(layout::RELEASE_DISK)).unwrap();
+    }
+
+    pub fn staging(&self, draft: &DraftId) -> PathBuf {
+        self.config.fast.join(layout::staging(draft))
+    }
+
+    pub async fn seal(&self, draft: &DraftId, ready_timeout_ms: u64) -> SealStatus {
+        let request = SealRequest {
+            size: SIZE,
+            ready_timeout_ms,
+        };
+        let path = format!("/v1/seals/{draft}");
+        self.client.put(&path, &request).await.unwrap()
+    }
+
+    pub async fn wait_seal(
+        &self,
+        draft: &DraftId,
+        wanted: impl Fn(&SealStatus) -> bool,
+    ) -> SealStatus {
+        let began = std::time::Instant::now();
+        let mut after = 0;
+        while began.elapsed() < DEADLINE {
+            let path = format!("/v1/watch?after={after}&wait_ms=1000");
+            let observed: Observed = self.client.get(&path).await.unwrap();
+            after = observed.revision;
+            if let Some(seal) = observed.seals.iter().find(|s| &s.draft == draft)
+                && wanted(seal)
+            {
+                return seal.clone();
+            }
+        }
+        panic!("waited in vain: {:?}", self.observed().await.seals);
+    }
+
+    pub async fn sealed(&self, draft: &DraftId) -> SealOutcome {
+        let status = self.wait_seal(draft, |s| s.outcome.is_some()).await;
+        status.outcome.unwrap()
     }
 
     pub fn alive(&self) -> Vec<(DesktopId, u64)> {

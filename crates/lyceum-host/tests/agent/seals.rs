@@ -4,8 +4,7 @@ use crate::lab::{Lab, SIZE, code};
 use lyceum_hypervisor::sim::{Fault, SimConfig};
 use lyceum_model::DraftId;
 use lyceum_model::disk::layout;
-use lyceum_proto::host::{Observed, SealOutcome, SealRequest, SealStatus};
-use std::path::PathBuf;
+use lyceum_proto::host::{SealOutcome, SealRequest, SealStatus};
 use std::process::Command;
 
 impl Lab {
@@ -20,42 +19,8 @@ impl Lab {
             .status()
             .unwrap();
         assert!(made.success());
-        std::fs::create_dir_all(self.staging(&draft)).unwrap();
-        std::fs::copy(&disk, self.staging(&draft).join(layout::RELEASE_DISK)).unwrap();
+        self.stage(&draft);
         draft
-    }
-
-    fn staging(&self, draft: &DraftId) -> PathBuf {
-        self.config.fast.join(layout::staging(draft))
-    }
-
-    async fn seal(&self, draft: &DraftId, ready_timeout_ms: u64) -> SealStatus {
-        let request = SealRequest {
-            size: SIZE,
-            ready_timeout_ms,
-        };
-        let path = format!("/v1/seals/{draft}");
-        self.client.put(&path, &request).await.unwrap()
-    }
-
-    async fn wait_seal(&self, draft: &DraftId, wanted: impl Fn(&SealStatus) -> bool) -> SealStatus {
-        let mut after = 0;
-        for _ in 0..100 {
-            let path = format!("/v1/watch?after={after}&wait_ms=1000");
-            let observed: Observed = self.client.get(&path).await.unwrap();
-            after = observed.revision;
-            if let Some(seal) = observed.seals.iter().find(|s| &s.draft == draft)
-                && wanted(seal)
-            {
-                return seal.clone();
-            }
-        }
-        panic!("waited in vain: {:?}", self.observed().await.seals);
-    }
-
-    async fn sealed(&self, draft: &DraftId) -> SealOutcome {
-        let status = self.wait_seal(draft, |s| s.outcome.is_some()).await;
-        status.outcome.unwrap()
     }
 
     fn nothing_is_left(&self, draft: &DraftId) {
