@@ -19,7 +19,7 @@ const IMAGE = process.env.IMAGE ?? "tiny";
 const stamp = Date.now().toString(36);
 const COURSE = `Browser test ${stamp}`;
 
-let base = process.env.BASE_URL ?? "";
+let base = process.env.CLASSROOM_URL ?? "";
 let oneTime = process.env.ONE_TIME_PATH ?? "";
 let staff: { context: BrowserContext; page: Page; close: () => Promise<void> };
 let student: typeof staff | undefined;

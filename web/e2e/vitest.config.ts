@@ -6,6 +6,8 @@ export default defineConfig({
     root: new URL(".", import.meta.url).pathname,
     include: ["**/*.e2e.ts"],
     environment: "node",
+    // Vite has a BASE_URL of its own and puts it over the environment's.
+    env: { CLASSROOM_URL: process.env.BASE_URL ?? "" },
     fileParallelism: false,
     sequence: { concurrent: false },
     bail: 1,

@@ -157,7 +157,6 @@ export const en = {
     emptyStudent: "As soon as a teacher puts you on a course, its desktop appears here.",
     emptyTeacher: "Make a course, or open one and choose “My own desktop”.",
     toCourses: "To the courses",
-    preparing: "Your desktop appears here in a moment.",
   },
   console: {
     connecting: "Connecting…",
@@ -384,7 +383,7 @@ export const en = {
     summaryLast: (s: string) => `slowest ${s}`,
     memoryShared: (real: string, nominal: string) => `${real} for ${nominal} nominal`,
     noDesktops: "Nobody is on the roster yet",
-    noDesktopsHint: "Add students to the roster; each gets a desktop.",
+    noDesktopsHint: "Add students to the roster; each gets a desktop with the first start.",
     toRoster: "To the roster",
     open: "Open",
     lookOver: "Look over the shoulder",

@@ -154,7 +154,6 @@ export const zhHant: Dictionary = {
     emptyStudent: "老師把您加入課程後，桌面就會出現在這裡。",
     emptyTeacher: "請建立課程，或進入課程後選「我自己的桌面」。",
     toCourses: "前往課程",
-    preparing: "您的桌面馬上就會出現在這裡。",
   },
   console: {
     connecting: "連線中…",

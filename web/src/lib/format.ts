@@ -49,6 +49,10 @@ export function dateTime(ms: number, locale: string): string {
   return new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "short" }).format(ms);
 }
 
+export function day(ms: number, locale: string): string {
+  return new Intl.DateTimeFormat(locale, { dateStyle: "medium" }).format(ms);
+}
+
 /** "3 minutes ago", in the page's language. */
 export function ago(ms: number, now: number, locale: string): string {
   const format = new Intl.RelativeTimeFormat(locale, { numeric: "auto" });

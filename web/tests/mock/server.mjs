@@ -114,7 +114,6 @@ export function startMock(port = 0) {
           out.add.push(entry);
           if (apply) {
             s.members.push({ course: courseId, user: user.id, role: entry.role });
-            if (entry.role === "student") desktopFor(find(s.courses, courseId, "course"), user);
           }
         } else if (member.role !== entry.role) out.change.push(entry);
         else out.unchanged += 1;
@@ -180,6 +179,9 @@ export function startMock(port = 0) {
     ["DELETE", "courses/:id/members/:user", (p) => void (s.members = s.members.filter((m) => !(m.course === p.id && m.user === p.user)))],
     ["POST", "courses/:id/hand-out", (p) => operate("course.hand-out", `course/${p.id}`, find(s.courses, p.id, "course").name, s.desktops.filter((d) => d.course === p.id), orders.reset)],
     ["POST", "courses/:id/:order", (p, b) => {
+      const c = find(s.courses, p.id, "course");
+      // Like the real one: a desktop comes into being with its first start.
+      if (p.order === "start") for (const m of s.members) if (m.course === p.id && m.role === "student") desktopFor(c, find(s.users, m.user, "user"));
       const all = s.desktops.filter((d) => d.course === p.id && (!b.users || b.users.includes(d.user)));
       return operate(`course.${p.order}`, `course/${p.id}`, find(s.courses, p.id, "course").name, all, orders[p.order]);
     }],

@@ -1,10 +1,11 @@
 import { describe, expect, it } from "vitest";
-import type { Desktop, Image, Phase, Release, RosterChange } from "../../src/api/types";
+import type { Course, Desktop, Image, Phase, Release, RosterChange } from "../../src/api/types";
 import { en } from "../../src/i18n/en";
 import { zhHant } from "../../src/i18n/zh-hant";
 import { classSummary, clusterMemory, median } from "../../src/lib/cluster";
 import { bytes, seconds, share, stopwatch } from "../../src/lib/format";
 import { allowed, countPhases, isMoving, phaseSentence, toneOf } from "../../src/lib/phase";
+import { seatsOf } from "../../src/lib/seats";
 import { absolute, canApply, linksText, rosterLines } from "../../src/lib/roster";
 import { clientName } from "../../src/lib/client-name";
 import { overlayFor } from "../../src/pages/console/overlay";
@@ -95,6 +96,22 @@ describe("the console", () => {
     expect(keysymOf("\u0007")).toBeNull();
     expect(specialKeysym("Backspace")).toBe(0xff08);
     expect(specialKeysym("x")).toBeNull();
+  });
+});
+
+describe("the seats of a class", () => {
+  const course = { id: "c-1", name: "Python", size: { vcpus: 1, memory_mib: 768 }, persistence: "throwaway", created: 0 } as Course;
+  const member = (user: string, login: string, role: "student" | "teacher" = "student") => ({ user, login, name: user, role });
+  it("are one per student, made or not, and those of teachers that were made, in the roster's order", () => {
+    const seats = seatsOf(course, [desktop({ id: "d-2", user: "u-2" }), desktop({ id: "d-9", user: "u-9" })], [member("u-10", "s10"), member("u-2", "s2"), member("u-9", "teacher", "teacher"), member("u-8", "other", "teacher")]);
+    expect(seats.map((d) => [d.user, d.id, d.phase])).toEqual([
+      ["u-2", "d-2", "running"],
+      ["u-10", "", "stopped"],
+      ["u-9", "d-9", "running"],
+    ]);
+  });
+  it("leave out what is being deleted", () => {
+    expect(seatsOf(course, [desktop({ desired: "absent" })], [])).toEqual([]);
   });
 });
 

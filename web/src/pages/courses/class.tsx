@@ -7,6 +7,7 @@ import { useWords } from "../../i18n";
 import { classSummary } from "../../lib/cluster";
 import { kib, mib, seconds } from "../../lib/format";
 import { allowed } from "../../lib/phase";
+import { seatsOf } from "../../lib/seats";
 import { go } from "../../router";
 import { useSession } from "../../shell/session";
 import { Button, Empty, LinkButton, Segmented } from "../../ui/controls";
@@ -25,6 +26,7 @@ export function ClassView({ course }: { course: Course }) {
   const { t } = useWords();
   const confirm = useConfirm();
   const desktops = useCourseDesktops(course.id);
+  const roster = useRoster(course.id);
   const operations = useOperations();
   const [view, setViewState] = useState<"seats" | "table">(() => (localStorage.getItem(VIEW) === "table" ? "table" : "seats"));
   const [chosen, setChosen] = useState<ReadonlySet<string>>(new Set());
@@ -40,7 +42,7 @@ export function ClassView({ course }: { course: Course }) {
   return (
     <Loaded query={desktops}>
       {(list) => {
-        const sorted = [...list].sort((a, b) => a.user_name.localeCompare(b.user_name, undefined, { numeric: true }));
+        const sorted = seatsOf(course, list, roster.data ?? []);
         const users = [...chosen].filter((id) => sorted.some((d) => d.user === id));
         const some = users.length > 0 ? users : null;
         const about = some ? sorted.filter((d) => chosen.has(d.user)) : sorted;
@@ -83,8 +85,10 @@ export function ClassView({ course }: { course: Course }) {
               </div>
             ))}
 
-            {sorted.length === 0 ? (
-              <NoDesktops course={course} />
+            {roster.data === undefined && sorted.length === 0 ? null : sorted.length === 0 ? (
+              <Empty icon="people" title={t.courses.noDesktops} action={<LinkButton look="primary" to={`/courses/${course.id}/roster`}>{t.courses.toRoster}</LinkButton>}>
+                {t.courses.noDesktopsHint}
+              </Empty>
             ) : (
               <>
                 <div className="row between wrap">
@@ -148,17 +152,6 @@ export function MyDesktop({ course }: { course: Course }) {
 }
 
 function Details({ desktops, shown, onClose }: { desktops: Desktop[]; shown: string | null; onClose: () => void }) {
-  const desktop = desktops.find((d) => d.id === shown);
+  const desktop = shown ? desktops.find((d) => d.id === shown) : undefined;
   return desktop ? <DesktopDetails desktop={desktop} onClose={onClose} /> : null;
-}
-
-function NoDesktops({ course }: { course: Course }) {
-  const { t } = useWords();
-  const roster = useRoster(course.id);
-  if (roster.data?.some((m) => m.role === "student")) return <p className="muted">{t.home.preparing}</p>;
-  return (
-    <Empty icon="people" title={t.courses.noDesktops} action={<LinkButton look="primary" to={`/courses/${course.id}/roster`}>{t.courses.toRoster}</LinkButton>}>
-      {t.courses.noDesktopsHint}
-    </Empty>
-  );
 }

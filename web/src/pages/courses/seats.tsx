@@ -24,8 +24,8 @@ function useSeatMenu(desktop: Desktop, onDetails: () => void): { items: MenuItem
     { label: t.desktop.suspend, icon: "suspend", disabled: !can.suspend, onSelect: orders.suspend },
     { label: t.desktop.reset, icon: "reset", disabled: !can.reset, onSelect: () => void orders.reset() },
     { label: desktop.phase === "suspended" ? t.desktop.discardSaved : t.desktop.stop, icon: "stop", disabled: !can.stop, onSelect: () => void orders.stop() },
-    { label: t.common.details, icon: "info", onSelect: onDetails },
-    { label: t.desktop.remove, icon: "trash", danger: true, onSelect: () => void orders.remove() },
+    { label: t.common.details, icon: "info", disabled: !desktop.id, onSelect: onDetails },
+    { label: t.desktop.remove, icon: "trash", danger: true, disabled: !desktop.id, onSelect: () => void orders.remove() },
   ];
   return { items, orders };
 }
@@ -34,7 +34,7 @@ export function SeatGrid({ desktops, chosen, onToggle, onDetails }: Props) {
   return (
     <ul className="seats">
       {desktops.map((d) => (
-        <Seat key={d.id} desktop={d} chosen={chosen.has(d.user)} onToggle={() => onToggle(d.user)} onDetails={() => onDetails(d)} />
+        <Seat key={d.user} desktop={d} chosen={chosen.has(d.user)} onToggle={() => onToggle(d.user)} onDetails={() => onDetails(d)} />
       ))}
     </ul>
   );
@@ -108,7 +108,7 @@ export function SeatTable({ desktops, chosen, onToggle, onDetails }: Props) {
         </thead>
         <tbody>
           {desktops.map((d) => (
-            <Row key={d.id} desktop={d} chosen={chosen.has(d.user)} onToggle={() => onToggle(d.user)} onDetails={() => onDetails(d)} />
+            <Row key={d.user} desktop={d} chosen={chosen.has(d.user)} onToggle={() => onToggle(d.user)} onDetails={() => onDetails(d)} />
           ))}
         </tbody>
       </table>

@@ -1,8 +1,8 @@
 import { useCourses, useMyDesktops } from "../../api/queries";
 import { useWords } from "../../i18n";
+import { unmade } from "../../lib/seats";
 import { useSession } from "../../shell/session";
 import { Empty, LinkButton } from "../../ui/controls";
-import { Icon } from "../../ui/icons";
 import { Loaded, PageHead } from "../../ui/pieces";
 import { DesktopCard } from "./card";
 
@@ -16,10 +16,10 @@ export function HomePage() {
       <PageHead title={t.home.title} lead={t.home.hello(me.user.name)} />
       <Loaded query={desktops} rows={2}>
         {(list) => {
-          const shown = list.filter((d) => d.desired !== "absent").sort((a, b) => a.course_name.localeCompare(b.course_name));
           const have = new Set(list.map((d) => d.course));
-          const coming = (courses.data ?? []).filter((c) => c.my_role === "student" && !have.has(c.id));
-          if (shown.length + coming.length === 0) {
+          const coming = (courses.data ?? []).filter((c) => c.my_role === "student" && !have.has(c.id)).map((c) => unmade(c, me.user));
+          const shown = [...list.filter((d) => d.desired !== "absent"), ...coming].sort((a, b) => a.course_name.localeCompare(b.course_name));
+          if (shown.length === 0) {
             return (
               <Empty
                 icon="desktop"
@@ -33,18 +33,7 @@ export function HomePage() {
           return (
             <div className="desktop-cards">
               {shown.map((d) => (
-                <DesktopCard key={d.id} desktop={d} />
-              ))}
-              {coming.map((c) => (
-                <article key={c.id} className="desktop-card tone-idle" aria-label={c.name}>
-                  <div className="screen" aria-hidden="true">
-                    <Icon name="bolt" size={40} />
-                  </div>
-                  <div className="desktop-body">
-                    <h2>{c.name}</h2>
-                    <p className="sentence">{t.home.preparing}</p>
-                  </div>
-                </article>
+                <DesktopCard key={d.course} desktop={d} />
               ))}
             </div>
           );

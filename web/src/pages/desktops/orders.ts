@@ -10,7 +10,14 @@ const STALE = ["desktops", "operations", "courses"];
 export function useDesktopOrders(desktop: Desktop, name: string) {
   const { t } = useWords();
   const confirm = useConfirm();
-  const order = useAction((what: DesktopOrder, cold?: boolean) => desktops.order(desktop.id, what, cold), { stale: STALE });
+  const order = useAction(
+    async (what: DesktopOrder, cold?: boolean) => {
+      // A seat without a desktop gets one with its first start.
+      const id = desktop.id || (await desktops.ensure(desktop.course, desktop.user)).id;
+      return desktops.order(id, what, cold);
+    },
+    { stale: STALE },
+  );
   const remove = useAction(() => desktops.remove(desktop.id), { stale: STALE });
   return {
     busy: order.busy || remove.busy,

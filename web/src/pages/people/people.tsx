@@ -4,7 +4,7 @@ import { users as orders } from "../../api/actions";
 import { useUsers } from "../../api/queries";
 import type { OneTimeLink, Role, User } from "../../api/types";
 import { useWords } from "../../i18n";
-import { dateTime } from "../../lib/format";
+import { dateTime, day } from "../../lib/format";
 import { absolute } from "../../lib/roster";
 import { useSession } from "../../shell/session";
 import { Badge, Button, Empty, Select, TextField } from "../../ui/controls";
@@ -100,7 +100,7 @@ function Person({ user, onLink }: { user: User; onLink: (link: OneTimeLink) => v
         </select>
       </td>
       <td>{user.disabled ? <Badge tone="bad">{t.people.disabled}</Badge> : user.has_password ? <Badge tone="good">{t.people.active}</Badge> : <Badge tone="warn">{t.people.noPassword}</Badge>}</td>
-      <td className="muted num">{dateTime(user.created, locale)}</td>
+      <td className="muted num nowrap">{day(user.created, locale)}</td>
       <td>
         <span className="row end">
           <Button size="small" icon="link" busy={link.busy} disabled={user.disabled} onClick={() => link.run()}>
