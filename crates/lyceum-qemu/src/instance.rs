@@ -189,7 +189,8 @@ async fn watch_end(process: Process, state: Arc<StateCell>, dir: RunDir) {
         .take();
     let (reason, expected) = noted.unwrap_or_else(|| {
         let how = match exit {
-            Some(Exit::Code(0)) => return ("the guest was shut down".to_owned(), false),
+            // Asked for by whoever sits in front of it.
+            Some(Exit::Code(0)) => return ("the guest was shut down".to_owned(), true),
             Some(exit) => exit.to_string(),
             None => "ended".to_owned(),
         };

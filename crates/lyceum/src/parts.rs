@@ -223,7 +223,11 @@ pub async fn host(args: AgentArgs) -> anyhow::Result<()> {
         let world = lyceum_hypervisor::sim::SimWorld::new();
         Arc::new(lyceum_hypervisor::sim::SimHypervisor::new(
             world,
-            lyceum_hypervisor::sim::SimConfig::default(),
+            // As real machines do, they outlive the agent.
+            lyceum_hypervisor::sim::SimConfig {
+                persist: true,
+                ..Default::default()
+            },
         ))
     } else {
         let made = tokio::task::spawn_blocking(move || QemuHypervisor::new(qemu)).await?;
