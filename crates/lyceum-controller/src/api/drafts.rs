@@ -63,13 +63,19 @@ pub(super) async fn shown(app: &App, row: drafts::Draft) -> Result<Draft, ApiFai
 }
 
 async fn read(app: &App, id: &DraftId) -> Result<drafts::Draft, ApiFailure> {
-    drafts::get(&app.store, id).await?.ok_or_else(|| ApiFailure::not_found("draft"))
+    drafts::get(&app.store, id)
+        .await?
+        .ok_or_else(|| ApiFailure::not_found("draft"))
 }
 
 /// The row inside a transaction, with its image's name.
 async fn read_tx(tx: &mut Tx, id: &DraftId) -> Result<(drafts::Draft, String), ApiFailure> {
-    let row = drafts::get_tx(tx, id).await?.ok_or_else(|| ApiFailure::not_found("draft"))?;
-    let name = images::get_tx(tx, &row.image).await?.map_or_else(|| row.image.to_string(), |i| i.name);
+    let row = drafts::get_tx(tx, id)
+        .await?
+        .ok_or_else(|| ApiFailure::not_found("draft"))?;
+    let name = images::get_tx(tx, &row.image)
+        .await?
+        .map_or_else(|| row.image.to_string(), |i| i.name);
     Ok((row, name))
 }
 
@@ -79,8 +85,12 @@ fn require_ready(row: &drafts::Draft) -> Result<(), ApiFailure> {
         (drafts::State::Ready, None) => return Ok(()),
         (drafts::State::Ready, Some(_)) => "the draft is being deleted",
         (drafts::State::Empty, _) => "the draft has no disk yet: upload one first",
-        (drafts::State::Importing, _) => "the draft's disk is still being made: wait until it is ready",
-        (drafts::State::Sealing, _) => "the draft is being sealed: wait until it is a release, or call that off",
+        (drafts::State::Importing, _) => {
+            "the draft's disk is still being made: wait until it is ready"
+        }
+        (drafts::State::Sealing, _) => {
+            "the draft is being sealed: wait until it is a release, or call that off"
+        }
     };
     Err(ApiFailure::state(why))
 }
@@ -91,7 +101,10 @@ async fn accepted(
     operation: Option<OperationId>,
 ) -> Result<(StatusCode, Json<DraftAccepted>), ApiFailure> {
     let draft = shown(app, read(app, id).await?).await?;
-    Ok((StatusCode::ACCEPTED, Json(DraftAccepted { draft, operation })))
+    Ok((
+        StatusCode::ACCEPTED,
+        Json(DraftAccepted { draft, operation }),
+    ))
 }
 
 /// One draft.
@@ -116,7 +129,12 @@ async fn delete(
     actor.require_teacher()?;
     let mut tx = app.store.begin_write().await?;
     let (row, name) = read_tx(&mut tx, &id).await?;
-    let now_doing = row.work.as_deref().map(Work::parse).transpose().map_err(ApiFailure::internal)?;
+    let now_doing = row
+        .work
+        .as_deref()
+        .map(Work::parse)
+        .transpose()
+        .map_err(ApiFailure::internal)?;
     let Some(discard) = work::discard(now_doing.as_ref()) else {
         // It goes by itself already.
         let operation = row
@@ -126,7 +144,14 @@ async fn delete(
     };
     if let Some(old) = &row.operation {
         operations::settle_all(&mut tx, old, "cancelled", "the draft was deleted").await?;
-        operations::end(&mut tx, old, "cancelled", "the draft was deleted", app.now()).await?;
+        operations::end(
+            &mut tx,
+            old,
+            "cancelled",
+            "the draft was deleted",
+            app.now(),
+        )
+        .await?;
     }
     let target = format!("draft/{id}");
     let operation = workflow::begin_operation(
@@ -199,7 +224,11 @@ async fn receive(
         return Err(ApiFailure::invalid("the file is empty: choose another one"));
     }
     may_upload(&read(&app, &id).await?)?;
-    let storage = app.agents.storage().await.map_err(|e| ApiFailure::unavailable(e.to_string()))?;
+    let storage = app
+        .agents
+        .storage()
+        .await
+        .map_err(|e| ApiFailure::unavailable(e.to_string()))?;
     upload::check_room(&storage, bytes).await?;
 
     let coming = Upload {
@@ -231,22 +260,30 @@ async fn receive(
         ..row.clone()
     };
     drafts::advance(&mut tx, &row, &new).await?;
-    audit::write(&mut tx, &actor, "draft.upload", target, format!("{image}: {} ({bytes} bytes)", coming.name))
-        .await?;
+    audit::write(
+        &mut tx,
+        &actor,
+        "draft.upload",
+        target,
+        format!("{image}: {} ({bytes} bytes)", coming.name),
+    )
+    .await?;
     tx.commit().await?;
 
     // A task of its own: it has to say how it ended, also when the sender has gone.
     let receiving = upload::receive(app.clone(), id.clone(), coming, body.into_data_stream());
-    tokio::spawn(receiving).await.map_err(ApiFailure::internal)??;
+    tokio::spawn(receiving)
+        .await
+        .map_err(ApiFailure::internal)??;
     accepted(&app, &id, Some(operation)).await
 }
 
 fn may_upload(row: &drafts::Draft) -> Result<(), ApiFailure> {
     match (row.state, &row.work) {
         (drafts::State::Empty, None) => Ok(()),
-        (drafts::State::Empty | drafts::State::Importing, _) => {
-            Err(ApiFailure::state("the draft's disk is being made already: call that off first"))
-        }
+        (drafts::State::Empty | drafts::State::Importing, _) => Err(ApiFailure::state(
+            "the draft's disk is being made already: call that off first",
+        )),
         (drafts::State::Ready | drafts::State::Sealing, _) => Err(ApiFailure::state(
             "the draft has a disk already: delete the draft and open another one for the upload",
         )),
@@ -298,7 +335,9 @@ async fn order(
         .cloned();
     let mut machine = match machine {
         Some(machine) => machine,
-        None if start => orders::fresh::draft(id, row.size, &mut orders::fresh::Taken::of(&all), now)?,
+        None if start => {
+            orders::fresh::draft(id, row.size, &mut orders::fresh::Taken::of(&all), now)?
+        }
         // It never ran.
         None => {
             drop(tx);
@@ -306,7 +345,9 @@ async fn order(
         }
     };
     if machine.desired == lyceum_model::Desired::Absent {
-        return Err(ApiFailure::state("the draft is being closed: wait a moment"));
+        return Err(ApiFailure::state(
+            "the draft is being closed: wait a moment",
+        ));
     }
     if machine.host.is_none() {
         machine.size = row.size;
@@ -315,10 +356,19 @@ async fn order(
     let operation = orders::give(
         &mut tx,
         &settings,
-        &By { login: actor.login().to_owned() },
-        Scope { target: target.clone(), target_name: name.clone(), course: None },
+        &By {
+            login: actor.login().to_owned(),
+        },
+        Scope {
+            target: target.clone(),
+            target_name: name.clone(),
+            course: None,
+        },
         want,
-        vec![Target { desktop: machine, name: name.clone() }],
+        vec![Target {
+            desktop: machine,
+            name: name.clone(),
+        }],
         &HashMap::new(),
         now,
     )
@@ -353,7 +403,12 @@ async fn seal(
     let settings = app.settings().await?;
     let mut tx = app.store.begin_write().await?;
     let (row, name) = read_tx(&mut tx, &id).await?;
-    let doing = row.work.as_deref().map(Work::parse).transpose().map_err(ApiFailure::internal)?;
+    let doing = row
+        .work
+        .as_deref()
+        .map(Work::parse)
+        .transpose()
+        .map_err(ApiFailure::internal)?;
     if matches!(doing, Some(Work::Seal { .. })) {
         drop(tx);
         return accepted(&app, &id, row.operation).await;
@@ -376,7 +431,10 @@ async fn seal(
         app.now(),
     )
     .await?;
-    let detail = format!("{name}: {} vCPU, {} MiB; {}", size.vcpus, size.memory_mib, terms.note);
+    let detail = format!(
+        "{name}: {} vCPU, {} MiB; {}",
+        size.vcpus, size.memory_mib, terms.note
+    );
     let new = drafts::Draft {
         state: drafts::State::Sealing,
         detail: "being sealed".into(),

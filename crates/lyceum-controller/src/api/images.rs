@@ -10,7 +10,8 @@ use crate::error::{ApiFailure, Json, Path};
 use axum::extract::State;
 use axum::http::StatusCode;
 use lyceum_api::images::{
-    Draft, DraftAccepted, DraftCreate, DraftSource, Image, ImageCreate, ImagePatch, Release, ReleaseState,
+    Draft, DraftAccepted, DraftCreate, DraftSource, Image, ImageCreate, ImagePatch, Release,
+    ReleaseState,
 };
 use lyceum_model::{DraftId, ImageId, MachineSize, ReleaseId};
 use lyceum_proto::storage::DraftRequest;
@@ -22,7 +23,10 @@ use utoipa_axum::routes;
 /// Longest description, characters.
 const DESCRIPTION: usize = 2000;
 /// What a draft is opened with when nobody says a size and there is no release to take it from.
-const DEFAULT_SIZE: MachineSize = MachineSize { vcpus: 1, memory_mib: 768 };
+const DEFAULT_SIZE: MachineSize = MachineSize {
+    vcpus: 1,
+    memory_mib: 768,
+};
 /// Largest empty disk, GiB.
 pub(super) const DISK_GIB: u32 = 2048;
 
@@ -38,10 +42,19 @@ pub fn routes() -> OpenApiRouter<App> {
 pub(super) fn shown_release(row: releases::Release, users: &[(ReleaseId, User)]) -> Release {
     let cold_reason = match &row.manifest.memory {
         Some(memory) => row.manifest.why_cold(memory.size, &memory.platform),
-        None => row.manifest.cold_reason.clone().or_else(|| Some("it has no sealed memory".into())),
+        None => row
+            .manifest
+            .cold_reason
+            .clone()
+            .or_else(|| Some("it has no sealed memory".into())),
     };
     Release {
-        used_by: usage::words(users.iter().filter(|(id, _)| *id == row.id).map(|(_, user)| user)),
+        used_by: usage::words(
+            users
+                .iter()
+                .filter(|(id, _)| *id == row.id)
+                .map(|(_, user)| user),
+        ),
         id: row.id,
         image: row.image,
         version: row.version,
@@ -76,17 +89,29 @@ async fn shown(
         id: image.id,
         name: image.name,
         description: image.description,
-        releases: releases.into_iter().map(|r| shown_release(r, users)).collect(),
+        releases: releases
+            .into_iter()
+            .map(|r| shown_release(r, users))
+            .collect(),
         draft,
         created: image.created,
     })
 }
 
 async fn one(app: &App, id: &ImageId) -> Result<Image, ApiFailure> {
-    let image = images::get(&app.store, id).await?.ok_or_else(|| ApiFailure::not_found("image"))?;
+    let image = images::get(&app.store, id)
+        .await?
+        .ok_or_else(|| ApiFailure::not_found("image"))?;
     let releases = releases::of_image(&app.store, id).await?;
     let draft = drafts::of_image(&app.store, id).await?;
-    shown(app, image, releases, &releases::users(&app.store).await?, draft).await
+    shown(
+        app,
+        image,
+        releases,
+        &releases::users(&app.store).await?,
+        draft,
+    )
+    .await
 }
 
 fn description(text: &str) -> Result<String, ApiFailure> {
@@ -96,8 +121,13 @@ fn description(text: &str) -> Result<String, ApiFailure> {
             "the description is longer than {DESCRIPTION} characters: shorten it"
         )));
     }
-    if let Some(c) = text.chars().find(|c| c.is_control() && !matches!(c, '\n' | '\t')) {
-        return Err(ApiFailure::invalid(format!("the description holds the character {c:?}: leave it out")));
+    if let Some(c) = text
+        .chars()
+        .find(|c| c.is_control() && !matches!(c, '\n' | '\t'))
+    {
+        return Err(ApiFailure::invalid(format!(
+            "the description holds the character {c:?}: leave it out"
+        )));
     }
     Ok(text.to_owned())
 }
@@ -136,7 +166,14 @@ async fn create(
     };
     let mut tx = app.store.begin_write().await?;
     images::insert(&mut tx, &row).await?;
-    audit::write(&mut tx, &actor, "image.create", format!("image/{}", row.id), &row.name).await?;
+    audit::write(
+        &mut tx,
+        &actor,
+        "image.create",
+        format!("image/{}", row.id),
+        &row.name,
+    )
+    .await?;
     tx.commit().await?;
     Ok((StatusCode::CREATED, Json(one(&app, &row.id).await?)))
 }
@@ -162,15 +199,29 @@ async fn patch(
     Json(patch): Json<ImagePatch>,
 ) -> Result<Json<Image>, ApiFailure> {
     actor.require_teacher()?;
-    let name = patch.name.map(|n| lyceum_model::name::title("the image's name", &n, 80)).transpose()?;
+    let name = patch
+        .name
+        .map(|n| lyceum_model::name::title("the image's name", &n, 80))
+        .transpose()?;
     let text = patch.description.map(|d| description(&d)).transpose()?;
     let mut tx = app.store.begin_write().await?;
-    let row = images::get_tx(&mut tx, &id).await?.ok_or_else(|| ApiFailure::not_found("image"))?;
-    let (name, text) = (name.unwrap_or(row.name.clone()), text.unwrap_or(row.description.clone()));
+    let row = images::get_tx(&mut tx, &id)
+        .await?
+        .ok_or_else(|| ApiFailure::not_found("image"))?;
+    let (name, text) = (
+        name.unwrap_or(row.name.clone()),
+        text.unwrap_or(row.description.clone()),
+    );
     if name != row.name || text != row.description {
         images::update(&mut tx, &id, &name, &text).await?;
-        audit::write(&mut tx, &actor, "image.change", format!("image/{id}"), format!("{} → {name}", row.name))
-            .await?;
+        audit::write(
+            &mut tx,
+            &actor,
+            "image.change",
+            format!("image/{id}"),
+            format!("{} → {name}", row.name),
+        )
+        .await?;
         tx.commit().await?;
     } else {
         drop(tx);
@@ -187,7 +238,9 @@ async fn delete(
 ) -> Result<StatusCode, ApiFailure> {
     actor.require_admin()?;
     let mut tx = app.store.begin_write().await?;
-    let row = images::get_tx(&mut tx, &id).await?.ok_or_else(|| ApiFailure::not_found("image"))?;
+    let row = images::get_tx(&mut tx, &id)
+        .await?
+        .ok_or_else(|| ApiFailure::not_found("image"))?;
     let mine = releases::of_image_tx(&mut tx, &id).await?;
     let mut used: Vec<String> = images::courses_tx(&mut tx, &id)
         .await?
@@ -200,7 +253,8 @@ async fn delete(
     // Courses were named already, with or without a release.
     let users = releases::users_tx(&mut tx).await?;
     let others = users.iter().filter(|(release, user)| {
-        mine.iter().any(|r| r.id == *release) && matches!(user, User::Desktop { .. } | User::Draft { .. })
+        mine.iter().any(|r| r.id == *release)
+            && matches!(user, User::Desktop { .. } | User::Draft { .. })
     });
     used.extend(usage::words(others.map(|(_, user)| user)));
     if !used.is_empty() {
@@ -215,7 +269,14 @@ async fn delete(
     }
     images::delete(&mut tx, &id).await?;
     let detail = format!("{}, {} releases", row.name, mine.len());
-    audit::write(&mut tx, &actor, "image.delete", format!("image/{id}"), detail).await?;
+    audit::write(
+        &mut tx,
+        &actor,
+        "image.delete",
+        format!("image/{id}"),
+        detail,
+    )
+    .await?;
     tx.commit().await?;
     for release in &mine {
         super::releases::remove_bytes(&app, &release.id).await;
@@ -237,7 +298,9 @@ async fn open_draft(
         size.check()?;
     }
     let mut tx = app.store.begin_write().await?;
-    let image = images::get_tx(&mut tx, &id).await?.ok_or_else(|| ApiFailure::not_found("image"))?;
+    let image = images::get_tx(&mut tx, &id)
+        .await?
+        .ok_or_else(|| ApiFailure::not_found("image"))?;
     if let Some(open) = drafts::of_image_tx(&mut tx, &id).await? {
         return Err(ApiFailure::state(format!(
             "image {:?} has an open draft, opened by {}: seal or delete that one first",
@@ -275,14 +338,26 @@ async fn open_draft(
             }
             row.from_release = Some(release.clone());
             let from = format!("from release {} ({release})", source.version);
-            (Some(Work::Make { request: DraftRequest::Release { release } }), from)
+            (
+                Some(Work::Make {
+                    request: DraftRequest::Release { release },
+                }),
+                from,
+            )
         }
         DraftSource::Empty { disk_gib } => {
             if !(1..=DISK_GIB).contains(&disk_gib) {
-                return Err(ApiFailure::invalid(format!("a disk has 1 to {DISK_GIB} GiB, not {disk_gib}")));
+                return Err(ApiFailure::invalid(format!(
+                    "a disk has 1 to {DISK_GIB} GiB, not {disk_gib}"
+                )));
             }
-            let request = DraftRequest::Empty { virtual_bytes: u64::from(disk_gib) << 30 };
-            (Some(Work::Make { request }), format!("an empty disk of {disk_gib} GiB"))
+            let request = DraftRequest::Empty {
+                virtual_bytes: u64::from(disk_gib) << 30,
+            };
+            (
+                Some(Work::Make { request }),
+                format!("an empty disk of {disk_gib} GiB"),
+            )
         }
         DraftSource::Upload {} => (None, "for an upload".to_owned()),
     };
@@ -304,10 +379,19 @@ async fn open_draft(
         None => row.state = drafts::State::Empty,
     }
     drafts::insert(&mut tx, &row).await?;
-    audit::write(&mut tx, &actor, "draft.open", format!("draft/{}", row.id), format!("{}: {from}", image.name))
-        .await?;
+    audit::write(
+        &mut tx,
+        &actor,
+        "draft.open",
+        format!("draft/{}", row.id),
+        format!("{}: {from}", image.name),
+    )
+    .await?;
     tx.commit().await?;
     let operation = row.operation.clone();
     let draft = super::drafts::shown(&app, row).await?;
-    Ok((StatusCode::ACCEPTED, Json(DraftAccepted { draft, operation })))
+    Ok((
+        StatusCode::ACCEPTED,
+        Json(DraftAccepted { draft, operation }),
+    ))
 }

@@ -27,8 +27,13 @@ pub fn routes() -> OpenApiRouter<App> {
 }
 
 async fn one(app: &App, id: &ReleaseId) -> Result<Release, ApiFailure> {
-    let row = releases::get(&app.store, id).await?.ok_or_else(|| ApiFailure::not_found("release"))?;
-    Ok(super::images::shown_release(row, &releases::users(&app.store).await?))
+    let row = releases::get(&app.store, id)
+        .await?
+        .ok_or_else(|| ApiFailure::not_found("release"))?;
+    Ok(super::images::shown_release(
+        row,
+        &releases::users(&app.store).await?,
+    ))
 }
 
 /// One release.
@@ -54,7 +59,9 @@ async fn retire(
 ) -> Result<Json<Release>, ApiFailure> {
     actor.require_teacher()?;
     let mut tx = app.store.begin_write().await?;
-    let row = releases::get_tx(&mut tx, &id).await?.ok_or_else(|| ApiFailure::not_found("release"))?;
+    let row = releases::get_tx(&mut tx, &id)
+        .await?
+        .ok_or_else(|| ApiFailure::not_found("release"))?;
     match row.state {
         releases::State::Retired => drop(tx),
         releases::State::Damaged => {
@@ -63,7 +70,14 @@ async fn retire(
             ));
         }
         releases::State::Offered => {
-            set(&mut tx, &actor, &row, releases::State::Retired, "release.retire").await?;
+            set(
+                &mut tx,
+                &actor,
+                &row,
+                releases::State::Retired,
+                "release.retire",
+            )
+            .await?;
             tx.commit().await?;
         }
     }
@@ -81,13 +95,22 @@ async fn offer(
     actor.require_teacher()?;
     // A task of its own: hashing may take longer than anybody waits for an answer, and is finished then, too.
     let offering = async move { offer_now(&app, &actor, &id).await };
-    tokio::spawn(offering).await.map_err(ApiFailure::internal)?.map(Json)
+    tokio::spawn(offering)
+        .await
+        .map_err(ApiFailure::internal)?
+        .map(Json)
 }
 
 async fn offer_now(app: &App, actor: &Actor, id: &ReleaseId) -> Result<Release, ApiFailure> {
-    let row = releases::get(&app.store, id).await?.ok_or_else(|| ApiFailure::not_found("release"))?;
+    let row = releases::get(&app.store, id)
+        .await?
+        .ok_or_else(|| ApiFailure::not_found("release"))?;
     if row.state == releases::State::Damaged {
-        let storage = app.agents.storage().await.map_err(|e| ApiFailure::unavailable(e.to_string()))?;
+        let storage = app
+            .agents
+            .storage()
+            .await
+            .map_err(|e| ApiFailure::unavailable(e.to_string()))?;
         let verified: Result<IgnoredAny, _> = storage
             .timeout(VERIFYING)
             .post(&format!("/v1/releases/{id}/verify"), &serde_json::json!({}))
@@ -100,9 +123,18 @@ async fn offer_now(app: &App, actor: &Actor, id: &ReleaseId) -> Result<Release, 
         }
     }
     let mut tx = app.store.begin_write().await?;
-    let row = releases::get_tx(&mut tx, id).await?.ok_or_else(|| ApiFailure::not_found("release"))?;
+    let row = releases::get_tx(&mut tx, id)
+        .await?
+        .ok_or_else(|| ApiFailure::not_found("release"))?;
     if row.state != releases::State::Offered {
-        set(&mut tx, actor, &row, releases::State::Offered, "release.offer").await?;
+        set(
+            &mut tx,
+            actor,
+            &row,
+            releases::State::Offered,
+            "release.offer",
+        )
+        .await?;
         tx.commit().await?;
     } else {
         drop(tx);
@@ -132,9 +164,16 @@ async fn delete(
 ) -> Result<StatusCode, ApiFailure> {
     actor.require_admin()?;
     let mut tx = app.store.begin_write().await?;
-    let row = releases::get_tx(&mut tx, &id).await?.ok_or_else(|| ApiFailure::not_found("release"))?;
+    let row = releases::get_tx(&mut tx, &id)
+        .await?
+        .ok_or_else(|| ApiFailure::not_found("release"))?;
     let users = releases::users_tx(&mut tx).await?;
-    let used = usage::words(users.iter().filter(|(release, _)| *release == id).map(|(_, user)| user));
+    let used = usage::words(
+        users
+            .iter()
+            .filter(|(release, _)| *release == id)
+            .map(|(_, user)| user),
+    );
     if !used.is_empty() {
         return Err(ApiFailure::in_use(format!(
             "release {} can't be deleted, it is used by {}: let those use another release first (retiring it moves courses that follow the newest)",
@@ -145,7 +184,14 @@ async fn delete(
     releases::delete(&mut tx, &id).await?;
     tx.touch("image", &row.image);
     let detail = format!("version {} of image/{}", row.version, row.image);
-    audit::write(&mut tx, &actor, "release.delete", format!("release/{id}"), detail).await?;
+    audit::write(
+        &mut tx,
+        &actor,
+        "release.delete",
+        format!("release/{id}"),
+        detail,
+    )
+    .await?;
     tx.commit().await?;
     remove_bytes(&app, &id).await;
     Ok(StatusCode::NO_CONTENT)
@@ -156,7 +202,9 @@ async fn delete(
 pub(super) async fn remove_bytes(app: &App, id: &ReleaseId) {
     let removed = async {
         let storage = app.agents.storage().await?;
-        storage.delete::<IgnoredAny>(&format!("/v1/releases/{id}")).await?;
+        storage
+            .delete::<IgnoredAny>(&format!("/v1/releases/{id}"))
+            .await?;
         Ok::<_, crate::agents::AgentError>(())
     };
     if let Err(e) = removed.await {

@@ -54,7 +54,9 @@ impl From<AgentError> for StepError {
 impl From<ClientError> for StepError {
     fn from(e: ClientError) -> Self {
         match &e {
-            ClientError::Unreachable { .. } | ClientError::Timeout { .. } => StepError::Later(e.to_string()),
+            ClientError::Unreachable { .. } | ClientError::Timeout { .. } => {
+                StepError::Later(e.to_string())
+            }
             ClientError::Refused { status: 503, .. } => StepError::Later(e.to_string()),
             _ => StepError::Failed(e.to_string()),
         }
@@ -160,20 +162,27 @@ pub async fn step(app: &App, draft: &Draft, work: &Work) -> Result<Next, StepErr
     if let Some(undo) = work.called_off()
         && !is_running(app, draft).await?
     {
-        move_on(app, draft, Some(&undo), |d| d.detail = "being called off".into()).await?;
+        move_on(app, draft, Some(&undo), |d| {
+            d.detail = "being called off".into()
+        })
+        .await?;
         return Ok(Next::Again);
     }
     match work {
         Work::Make { request } => import::make(app, draft, request).await,
         Work::Upload(coming) => upload::watch(app, coming),
-        Work::Import { job, name, iso_disk_bytes } => {
-            import::import(app, draft, job, name, *iso_disk_bytes).await
-        }
+        Work::Import {
+            job,
+            name,
+            iso_disk_bytes,
+        } => import::import(app, draft, job, name, *iso_disk_bytes).await,
         Work::Finish { job, end } => import::finish(app, draft, job.as_ref(), end).await,
         Work::Seal { order, step } => seal::step(app, draft, order, step).await,
-        Work::Discard { job, host, published } => {
-            import::discard(app, draft, job.as_ref(), host.as_ref(), published.as_ref()).await
-        }
+        Work::Discard {
+            job,
+            host,
+            published,
+        } => import::discard(app, draft, job.as_ref(), host.as_ref(), published.as_ref()).await,
     }
 }
 
@@ -192,7 +201,15 @@ async fn after_error(app: &App, draft: &Draft, work: &Work, error: StepError) ->
                 };
             }
             // An undoing step: it is tried until it works.
-            None => note(app, draft, &format!("clearing up, and trying again: {why}"), draft.percent).await,
+            None => {
+                note(
+                    app,
+                    draft,
+                    &format!("clearing up, and trying again: {why}"),
+                    draft.percent,
+                )
+                .await
+            }
         },
     };
     if let Err(e) = done {
@@ -203,10 +220,18 @@ async fn after_error(app: &App, draft: &Draft, work: &Work, error: StepError) ->
 
 /// What to do instead when a step can't be done; `None` when it undoes already.
 pub(super) fn failed(work: &Work, why: &str) -> Option<Work> {
-    let end = || ImportEnd::Failed { message: why.to_owned() };
+    let end = || ImportEnd::Failed {
+        message: why.to_owned(),
+    };
     match work {
-        Work::Make { .. } => Some(Work::Finish { job: None, end: end() }),
-        Work::Upload(_) | Work::Import { .. } => Some(Work::Finish { job: work.job().cloned(), end: end() }),
+        Work::Make { .. } => Some(Work::Finish {
+            job: None,
+            end: end(),
+        }),
+        Work::Upload(_) | Work::Import { .. } => Some(Work::Finish {
+            job: work.job().cloned(),
+            end: end(),
+        }),
         Work::Seal { order, step } => Some(Work::seal(order, step.cleanup(Some(why.to_owned()))?)),
         Work::Finish { .. } | Work::Discard { .. } => None,
     }
@@ -214,7 +239,9 @@ pub(super) fn failed(work: &Work, why: &str) -> Option<Work> {
 
 async fn is_running(app: &App, draft: &Draft) -> Result<bool, StoreError> {
     Ok(match &draft.operation {
-        Some(id) => operations::get(&app.store, id).await?.is_some_and(|o| o.state == "running"),
+        Some(id) => operations::get(&app.store, id)
+            .await?
+            .is_some_and(|o| o.state == "running"),
         None => true,
     })
 }
@@ -286,7 +313,10 @@ pub(super) async fn move_on_tx(
 
 /// A step as the store keeps it.
 pub fn text_of(work: &Work) -> Result<String, StoreError> {
-    work.to_text().map_err(|e| StoreError::Unreadable { what: "drafts.work", value: e.to_string() })
+    work.to_text().map_err(|e| StoreError::Unreadable {
+        what: "drafts.work",
+        value: e.to_string(),
+    })
 }
 
 /// Says on the page what the step is doing; writes nothing when it says so already.
@@ -301,7 +331,11 @@ pub(super) async fn note(
         return Ok(());
     }
     let mut tx = app.store.begin_write().await?;
-    let new = Draft { detail: detail.to_owned(), percent, ..draft.clone() };
+    let new = Draft {
+        detail: detail.to_owned(),
+        percent,
+        ..draft.clone()
+    };
     if drafts::advance(&mut tx, draft, &new).await? {
         if let Some(operation) = &draft.operation {
             let step = match percent {

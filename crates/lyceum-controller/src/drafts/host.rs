@@ -26,7 +26,10 @@ pub fn choose(hosts: &[Agent], size: MachineSize, now: UnixMillis) -> Choice {
     let mut reasons = Vec::new();
     let mut too_small = 0;
     for agent in hosts {
-        let facts: Option<HostFacts> = agent.facts.as_deref().and_then(|t| serde_json::from_str(t).ok());
+        let facts: Option<HostFacts> = agent
+            .facts
+            .as_deref()
+            .and_then(|t| serde_json::from_str(t).ok());
         let silent = agent.heard.is_none_or(|at| now - at > SILENT_AFTER_MS);
         let why = match facts.map(|f| f.load) {
             _ if agent.state != "active" => "takes no new desktops".to_owned(),
@@ -36,9 +39,9 @@ pub fn choose(hosts: &[Agent], size: MachineSize, now: UnixMillis) -> Choice {
             }
             _ if silent => "is not heard".to_owned(),
             None => "has not said yet what it is".to_owned(),
-            Some(load) if !load.admits => {
-                load.refuses_because.unwrap_or_else(|| "takes no desktops right now".into())
-            }
+            Some(load) if !load.admits => load
+                .refuses_because
+                .unwrap_or_else(|| "takes no desktops right now".into()),
             Some(load) if load.available_mib < need => {
                 format!("has only {} MiB available right now", load.available_mib)
             }
@@ -105,19 +108,27 @@ mod tests {
         agent
     }
 
-    const SIZE: MachineSize = MachineSize { vcpus: 1, memory_mib: 768 };
+    const SIZE: MachineSize = MachineSize {
+        vcpus: 1,
+        memory_mib: 768,
+    };
 
     #[test]
     fn the_one_with_most_memory_that_is_heard_active_and_admits() {
         let hosts = [
             host("a", 9_000, |a, _| a.state = "draining".into()),
-            host("b", 8_000, |a, _| a.heard = Some(100_000 - SILENT_AFTER_MS - 2)),
+            host("b", 8_000, |a, _| {
+                a.heard = Some(100_000 - SILENT_AFTER_MS - 2)
+            }),
             host("c", 7_000, |_, f| f.load.admits = false),
             host("d", 1_000, |_, _| {}),
             host("e", 2_000, |_, _| {}),
             host("f", 2_000, |_, _| {}),
         ];
-        assert_eq!(choose(&hosts, SIZE, 100_001), Choice::Host("e".parse().unwrap()));
+        assert_eq!(
+            choose(&hosts, SIZE, 100_001),
+            Choice::Host("e".parse().unwrap())
+        );
         match choose(&hosts[..3], SIZE, 100_001) {
             Choice::Later(why) => {
                 for part in ["a takes no new", "b is not heard", "c takes no desktops"] {
@@ -130,10 +141,17 @@ mod tests {
 
     #[test]
     fn too_small_hosts_are_a_reason_to_give_up_and_busy_ones_to_wait() {
-        let size = MachineSize { memory_mib: 8_001, ..SIZE };
+        let size = MachineSize {
+            memory_mib: 8_001,
+            ..SIZE
+        };
         let hosts = [host("a", 500, |_, _| {})];
-        assert!(matches!(choose(&hosts, size, 100_000), Choice::Never(why) if why.contains("8001 MiB")));
-        assert!(matches!(choose(&hosts, SIZE, 100_000), Choice::Later(why) if why.contains("500 MiB")));
+        assert!(
+            matches!(choose(&hosts, size, 100_000), Choice::Never(why) if why.contains("8001 MiB"))
+        );
+        assert!(
+            matches!(choose(&hosts, SIZE, 100_000), Choice::Later(why) if why.contains("500 MiB"))
+        );
         assert!(matches!(choose(&[], SIZE, 0), Choice::Later(_)));
     }
 }

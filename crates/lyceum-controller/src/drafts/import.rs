@@ -30,13 +30,21 @@ pub async fn make(app: &App, draft: &Draft, request: &DraftRequest) -> Result<Ne
         }
         DraftRequest::Empty { virtual_bytes } => {
             let size = bytes_text(*virtual_bytes);
-            (format!("making an empty disk of {size}"), format!("an empty disk of {size}"))
+            (
+                format!("making an empty disk of {size}"),
+                format!("an empty disk of {size}"),
+            )
         }
     };
     note(app, draft, &doing, None).await?;
     let storage = app.agents.storage().await?.timeout(COPYING);
-    let _: IgnoredAny = storage.put(&format!("/v1/drafts/{}", draft.id), request).await?;
-    let finish = Work::Finish { job: None, end: ImportEnd::Ready { iso: false, detail } };
+    let _: IgnoredAny = storage
+        .put(&format!("/v1/drafts/{}", draft.id), request)
+        .await?;
+    let finish = Work::Finish {
+        job: None,
+        end: ImportEnd::Ready { iso: false, detail },
+    };
     move_on(app, draft, Some(&finish), |_| {}).await?;
     Ok(Next::Again)
 }
@@ -55,7 +63,11 @@ pub async fn import(
         Ok(status) => status,
         // It was not asked for yet, or storage was started anew.
         Err(e) if e.code() == Some(code::NOT_FOUND) => {
-            let request = ImportRequest { upload: job.clone(), draft: draft.id.clone(), iso_disk_bytes };
+            let request = ImportRequest {
+                upload: job.clone(),
+                draft: draft.id.clone(),
+                iso_disk_bytes,
+            };
             let _: IgnoredAny = storage.put(&path, &request).await?;
             return Ok(Next::Wait(POLL));
         }
@@ -66,7 +78,11 @@ pub async fn import(
             note(app, draft, &status.step, Some(status.percent)).await?;
             return Ok(Next::Wait(POLL));
         }
-        Some(ImportOutcome::Imported { format, virtual_bytes, iso }) => {
+        Some(ImportOutcome::Imported {
+            format,
+            virtual_bytes,
+            iso,
+        }) => {
             let size = bytes_text(virtual_bytes);
             let detail = if iso {
                 format!("{name} is in the drive; install it to the empty disk of {size}")
@@ -77,7 +93,16 @@ pub async fn import(
         }
         Some(ImportOutcome::Refused { message }) => ImportEnd::Failed { message },
     };
-    move_on(app, draft, Some(&Work::Finish { job: Some(job.clone()), end }), |_| {}).await?;
+    move_on(
+        app,
+        draft,
+        Some(&Work::Finish {
+            job: Some(job.clone()),
+            end,
+        }),
+        |_| {},
+    )
+    .await?;
     Ok(Next::Again)
 }
 
@@ -92,15 +117,39 @@ pub async fn finish(
     forget_job(&storage, job).await?;
     match how {
         ImportEnd::Ready { iso, detail } => {
-            end(app, draft, State::Ready, detail, Outcome::Done(detail), |d| d.iso = *iso).await
+            end(
+                app,
+                draft,
+                State::Ready,
+                detail,
+                Outcome::Done(detail),
+                |d| d.iso = *iso,
+            )
+            .await
         }
         ImportEnd::Failed { message } => {
             gone(&storage, &format!("/v1/drafts/{}", draft.id)).await?;
-            end(app, draft, State::Empty, message, Outcome::Failed(message), |d| d.iso = false).await
+            end(
+                app,
+                draft,
+                State::Empty,
+                message,
+                Outcome::Failed(message),
+                |d| d.iso = false,
+            )
+            .await
         }
         ImportEnd::Cancelled => {
             gone(&storage, &format!("/v1/drafts/{}", draft.id)).await?;
-            end(app, draft, State::Empty, "called off", Outcome::Cancelled, |d| d.iso = false).await
+            end(
+                app,
+                draft,
+                State::Empty,
+                "called off",
+                Outcome::Cancelled,
+                |d| d.iso = false,
+            )
+            .await
         }
     }
 }
@@ -114,13 +163,23 @@ pub async fn discard(
     published: Option<&Leftover>,
 ) -> Result<Next, StepError> {
     if !machine::is_gone(app, draft).await? {
-        note(app, draft, "being deleted: its machine is being ended", None).await?;
+        note(
+            app,
+            draft,
+            "being deleted: its machine is being ended",
+            None,
+        )
+        .await?;
         return Ok(Next::Wait(POLL));
     }
     note(app, draft, "being deleted", None).await?;
     if let Some(host) = host {
         // As after a failed seal: nothing is removed under a QEMU that may still write it.
-        gone(&app.agents.host(host).await?, &format!("/v1/seals/{}", draft.id)).await?;
+        gone(
+            &app.agents.host(host).await?,
+            &format!("/v1/seals/{}", draft.id),
+        )
+        .await?;
     }
     let storage = app.agents.storage().await?;
     forget_job(&storage, job).await?;
@@ -173,7 +232,11 @@ async fn forget_job(storage: &Client, job: Option<&JobId>) -> Result<(), ClientE
 
 /// Deletes something on an agent; that it was not there is fine.
 pub(super) async fn gone(agent: &Client, path: &str) -> Result<(), ClientError> {
-    match agent.timeout(Duration::from_secs(300)).delete::<IgnoredAny>(path).await {
+    match agent
+        .timeout(Duration::from_secs(300))
+        .delete::<IgnoredAny>(path)
+        .await
+    {
         Err(e) if e.code() != Some(code::NOT_FOUND) => Err(e),
         _ => Ok(()),
     }
@@ -183,5 +246,9 @@ pub(super) async fn gone(agent: &Client, path: &str) -> Result<(), ClientError> 
 pub(super) fn bytes_text(bytes: u64) -> String {
     const MIB: f64 = 1024.0 * 1024.0;
     let mib = bytes as f64 / MIB;
-    if mib < 1024.0 { format!("{mib:.0} MiB") } else { format!("{:.1} GiB", mib / 1024.0) }
+    if mib < 1024.0 {
+        format!("{mib:.0} MiB")
+    } else {
+        format!("{:.1} GiB", mib / 1024.0)
+    }
 }

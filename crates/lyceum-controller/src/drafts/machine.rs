@@ -35,7 +35,12 @@ pub async fn is_gone(app: &App, draft: &Draft) -> Result<bool, StoreError> {
 }
 
 /// Says what the machine should be, stopped or absent.
-pub async fn want(tx: &mut Tx, app: &App, draft: &Draft, desired: Desired) -> Result<(), StoreError> {
+pub async fn want(
+    tx: &mut Tx,
+    app: &App,
+    draft: &Draft,
+    desired: Desired,
+) -> Result<(), StoreError> {
     let rows = desktops::all_tx(tx).await?;
     for mut row in rows {
         let mine = matches!(&row.owner, desktops::Owner::Draft { draft: id } if *id == draft.id);

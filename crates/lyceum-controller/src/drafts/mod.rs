@@ -48,7 +48,15 @@ pub async fn mark_damaged(
     }
     releases::set_state(&mut tx, id, releases::State::Damaged, Some(message)).await?;
     tx.touch("image", &release.image);
-    note(&mut tx, app.now(), "system", "release.damaged", &format!("release/{id}"), message).await?;
+    note(
+        &mut tx,
+        app.now(),
+        "system",
+        "release.damaged",
+        &format!("release/{id}"),
+        message,
+    )
+    .await?;
     tx.commit().await
 }
 

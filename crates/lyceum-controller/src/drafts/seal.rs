@@ -3,7 +3,9 @@
 //! The draft's own disk is only ever read: a host boots, seals and tries a copy of it in the
 //! draft's staging folder. So whatever goes wrong, the draft is as it was.
 
-use super::engine::{Next, Outcome, StepError, end, end_operation, failed, move_on, move_on_tx, note};
+use super::engine::{
+    Next, Outcome, StepError, end, end_operation, failed, move_on, move_on_tx, note,
+};
 use super::host::{Choice, choose};
 use super::import::{COPYING, forget_release, gone};
 use super::machine;
@@ -38,11 +40,19 @@ pub async fn step(
         SealStep::Publish { host, request } => publish(app, draft, order, host, request).await,
         SealStep::Record { host, published } => record(app, draft, order, host, published).await,
         SealStep::Close { host, version, .. } => close(app, draft, host, *version).await,
-        SealStep::Cleanup { host, published, failure } => {
+        SealStep::Cleanup {
+            host,
+            published,
+            failure,
+        } => {
             if let Some(host) = host {
                 note(app, draft, "clearing up after the seal", None).await?;
                 // Its QEMU may still write what is removed next, so this is waited for.
-                gone(&app.agents.host(host).await?, &format!("/v1/seals/{}", draft.id)).await?;
+                gone(
+                    &app.agents.host(host).await?,
+                    &format!("/v1/seals/{}", draft.id),
+                )
+                .await?;
             }
             let storage = app.agents.storage().await?;
             gone(&storage, &format!("/v1/staging/{}", draft.id)).await?;
@@ -70,7 +80,16 @@ async fn stop_machine(app: &App, draft: &Draft, order: &SealTerms) -> Result<Nex
         note(app, draft, "shutting down the draft's machine", None).await?;
         return Ok(Next::Wait(POLL));
     }
-    next(app, draft, order, SealStep::Clear { host: None, tries: 1 }).await?;
+    next(
+        app,
+        draft,
+        order,
+        SealStep::Clear {
+            host: None,
+            tries: 1,
+        },
+    )
+    .await?;
     Ok(Next::Again)
 }
 
@@ -82,9 +101,17 @@ async fn clear(
     tries: u32,
 ) -> Result<Next, StepError> {
     if let Some(host) = host {
-        gone(&app.agents.host(host).await?, &format!("/v1/seals/{}", draft.id)).await?;
+        gone(
+            &app.agents.host(host).await?,
+            &format!("/v1/seals/{}", draft.id),
+        )
+        .await?;
     }
-    gone(&app.agents.storage().await?, &format!("/v1/staging/{}", draft.id)).await?;
+    gone(
+        &app.agents.storage().await?,
+        &format!("/v1/staging/{}", draft.id),
+    )
+    .await?;
     next(app, draft, order, SealStep::Stage { tries }).await?;
     Ok(Next::Again)
 }
@@ -92,7 +119,9 @@ async fn clear(
 async fn stage(app: &App, draft: &Draft, order: &SealTerms, tries: u32) -> Result<Next, StepError> {
     note(app, draft, "copying the disk", None).await?;
     let storage = app.agents.storage().await?.timeout(COPYING);
-    let _: IgnoredAny = storage.put(&format!("/v1/staging/{}", draft.id), &serde_json::json!({})).await?;
+    let _: IgnoredAny = storage
+        .put(&format!("/v1/staging/{}", draft.id), &serde_json::json!({}))
+        .await?;
     next(app, draft, order, SealStep::Choose { tries }).await?;
     Ok(Next::Again)
 }
@@ -106,14 +135,22 @@ async fn ask(app: &App, draft: &Draft, order: &SealTerms, tries: u32) -> Result<
     };
     // The host is written down before it is told. If nobody gets to tell it, its agent does not
     // know the seal, which is just like a seal that was lost.
-    let watching = SealStep::Watch { host: host.clone(), tries };
+    let watching = SealStep::Watch {
+        host: host.clone(),
+        tries,
+    };
     let Some(draft) = next(app, draft, order, watching.clone()).await? else {
         return Ok(Next::Again);
     };
-    let request = SealRequest { size: order.size, ready_timeout_ms: order.ready_timeout_ms };
+    let request = SealRequest {
+        size: order.size,
+        ready_timeout_ms: order.ready_timeout_ms,
+    };
     let told = async {
         let client = app.agents.host(&host).await?;
-        let _: IgnoredAny = client.put(&format!("/v1/seals/{}", draft.id), &request).await?;
+        let _: IgnoredAny = client
+            .put(&format!("/v1/seals/{}", draft.id), &request)
+            .await?;
         Ok::<_, StepError>(())
     };
     match told.await {
@@ -137,14 +174,24 @@ async fn watch(
 ) -> Result<Next, StepError> {
     let client = app.agents.host(host).await?;
     let observed: Observed = client.get("/v1/watch?after=0&wait_ms=0").await?;
-    let Some(SealStatus { step, outcome, .. }) = observed.seals.into_iter().find(|s| s.draft == draft.id)
+    let Some(SealStatus { step, outcome, .. }) =
+        observed.seals.into_iter().find(|s| s.draft == draft.id)
     else {
         if tries >= TRIES {
             return Err(StepError::Failed(format!(
                 "{host} lost the seal {TRIES} times in the middle: see the log of its agent, or drain that host and seal again"
             )));
         }
-        next(app, draft, order, SealStep::Clear { host: Some(host.clone()), tries: tries + 1 }).await?;
+        next(
+            app,
+            draft,
+            order,
+            SealStep::Clear {
+                host: Some(host.clone()),
+                tries: tries + 1,
+            },
+        )
+        .await?;
         return Ok(Next::Again);
     };
     let request = match outcome {
@@ -153,16 +200,35 @@ async fn watch(
             return Ok(Next::Wait(POLL));
         }
         Some(SealOutcome::Failed { message }) => return Err(StepError::Failed(message)),
-        Some(SealOutcome::Sealed { platform, guest_helper, .. }) => PublishRequest {
+        Some(SealOutcome::Sealed {
+            platform,
+            guest_helper,
+            ..
+        }) => PublishRequest {
             sealed_at: app.now(),
-            memory: Some(SealedMemoryFacts { size: order.size, platform, guest_helper }),
+            memory: Some(SealedMemoryFacts {
+                size: order.size,
+                platform,
+                guest_helper,
+            }),
             cold_reason: None,
         },
-        Some(SealOutcome::ColdOnly { reason }) => {
-            PublishRequest { sealed_at: app.now(), memory: None, cold_reason: Some(reason) }
-        }
+        Some(SealOutcome::ColdOnly { reason }) => PublishRequest {
+            sealed_at: app.now(),
+            memory: None,
+            cold_reason: Some(reason),
+        },
     };
-    next(app, draft, order, SealStep::Publish { host: host.clone(), request }).await?;
+    next(
+        app,
+        draft,
+        order,
+        SealStep::Publish {
+            host: host.clone(),
+            request,
+        },
+    )
+    .await?;
     Ok(Next::Again)
 }
 
@@ -175,9 +241,13 @@ async fn publish(
 ) -> Result<Next, StepError> {
     note(app, draft, "hashing the release", None).await?;
     let storage = app.agents.storage().await?.timeout(COPYING);
-    let published: Published =
-        storage.post(&format!("/v1/staging/{}/publish", draft.id), request).await?;
-    let record = SealStep::Record { host: host.clone(), published: Box::new(published) };
+    let published: Published = storage
+        .post(&format!("/v1/staging/{}/publish", draft.id), request)
+        .await?;
+    let record = SealStep::Record {
+        host: host.clone(),
+        published: Box::new(published),
+    };
     next(app, draft, order, record).await?;
     Ok(Next::Again)
 }
@@ -192,7 +262,9 @@ async fn record(
     let mut tx = app.store.begin_write().await?;
     // Asked in the transaction that offers the release: called off or offered, never both.
     if let Some(id) = &draft.operation
-        && operations::get_tx(&mut tx, id).await?.is_none_or(|o| o.state != "running")
+        && operations::get_tx(&mut tx, id)
+            .await?
+            .is_none_or(|o| o.state != "running")
     {
         return Ok(Next::Again);
     }
@@ -215,7 +287,11 @@ async fn record(
         },
     )
     .await?;
-    let step = SealStep::Close { host: host.clone(), release: published.release.clone(), version };
+    let step = SealStep::Close {
+        host: host.clone(),
+        release: published.release.clone(),
+        version,
+    };
     let moved = move_on_tx(&mut tx, draft, Some(&Work::seal(order, step)), |d| {
         d.detail = format!("release {version} is offered; closing the draft");
     })
@@ -223,7 +299,15 @@ async fn record(
     if moved.is_some() {
         let detail = format!("version {version} of image/{}: {}", draft.image, order.note);
         let target = format!("release/{}", published.release);
-        super::note(&mut tx, app.now(), &order.by, "release.offer", &target, &detail).await?;
+        super::note(
+            &mut tx,
+            app.now(),
+            &order.by,
+            "release.offer",
+            &target,
+            &detail,
+        )
+        .await?;
         machine::want(&mut tx, app, draft, Desired::Absent).await?;
         tx.commit().await?;
     }

@@ -100,7 +100,10 @@ pub async fn look(
         }
         match gone(&storage, &orphan.path()).await {
             Ok(()) => tracing::info!("{} belonged to nobody and was deleted", orphan.path()),
-            Err(e) => tracing::warn!("{} belongs to nobody and could not be deleted: {e}", orphan.path()),
+            Err(e) => tracing::warn!(
+                "{} belongs to nobody and could not be deleted: {e}",
+                orphan.path()
+            ),
         }
     }
     Ok(())
@@ -108,14 +111,29 @@ pub async fn look(
 
 async fn known(app: &App) -> Result<Known, StepError> {
     let store = &app.store;
-    let mut known = Known { images: images::all(store).await?.len(), ..Known::default() };
+    let mut known = Known {
+        images: images::all(store).await?.len(),
+        ..Known::default()
+    };
     // Drafts before releases: what is published in between is found in the one or the other.
     for draft in drafts::all(store).await? {
-        let work = draft.work.as_deref().map(Work::parse).transpose().map_err(|_| ());
+        let work = draft
+            .work
+            .as_deref()
+            .map(Work::parse)
+            .transpose()
+            .map_err(|_| ());
         known.drafts.insert(draft.id, work);
     }
-    known.releases.extend(desktops::all(store).await?.into_iter().filter_map(|d| d.release));
-    known.releases.extend(releases::all(store).await?.into_iter().map(|r| r.id));
+    known.releases.extend(
+        desktops::all(store)
+            .await?
+            .into_iter()
+            .filter_map(|d| d.release),
+    );
+    known
+        .releases
+        .extend(releases::all(store).await?.into_iter().map(|r| r.id));
     Ok(known)
 }
 
@@ -133,11 +151,20 @@ pub fn orphans(inventory: &Inventory, known: &Known) -> HashSet<Orphan> {
             Ok(Some(work)) => {
                 jobs.extend(work.job());
                 match work {
-                    Work::Seal { step: SealStep::Publish { .. }, .. } => publishing = true,
-                    Work::Seal { step: SealStep::Record { published: p, .. }, .. } => {
+                    Work::Seal {
+                        step: SealStep::Publish { .. },
+                        ..
+                    } => publishing = true,
+                    Work::Seal {
+                        step: SealStep::Record { published: p, .. },
+                        ..
+                    } => {
                         published.insert(&p.release);
                     }
-                    Work::Seal { step: SealStep::Close { release, .. }, .. } => {
+                    Work::Seal {
+                        step: SealStep::Close { release, .. },
+                        ..
+                    } => {
                         published.insert(release);
                     }
                     _ => {}
@@ -158,17 +185,36 @@ pub fn orphans(inventory: &Inventory, known: &Known) -> HashSet<Orphan> {
         );
     }
     if !unclear {
-        out.extend(inventory.uploads.iter().filter(|id| !jobs.contains(id)).cloned().map(Orphan::Upload));
+        out.extend(
+            inventory
+                .uploads
+                .iter()
+                .filter(|id| !jobs.contains(id))
+                .cloned()
+                .map(Orphan::Upload),
+        );
     }
     out.extend(
-        inventory.drafts.iter().filter(|id| !known.drafts.contains_key(id)).cloned().map(Orphan::Draft),
+        inventory
+            .drafts
+            .iter()
+            .filter(|id| !known.drafts.contains_key(id))
+            .cloned()
+            .map(Orphan::Draft),
     );
     let may_stage = |id: &DraftId| match known.drafts.get(id) {
         None => false,
         Some(Ok(Some(Work::Seal { .. }))) | Some(Err(())) => true,
         Some(Ok(_)) => false,
     };
-    out.extend(inventory.staging.iter().filter(|id| !may_stage(id)).cloned().map(Orphan::Staging));
+    out.extend(
+        inventory
+            .staging
+            .iter()
+            .filter(|id| !may_stage(id))
+            .cloned()
+            .map(Orphan::Staging),
+    );
     out
 }
 
@@ -181,7 +227,10 @@ mod tests {
 
     fn seal(step: SealStep) -> Result<Option<Work>, ()> {
         let order = SealTerms {
-            size: MachineSize { vcpus: 1, memory_mib: 64 },
+            size: MachineSize {
+                vcpus: 1,
+                memory_mib: 64,
+            },
             note: String::new(),
             by: "t".into(),
             ready_timeout_ms: 1,
@@ -208,7 +257,10 @@ mod tests {
     }
 
     fn check(d1: Result<Option<Work>, ()>, expect: &[&str]) {
-        let mut found: Vec<_> = orphans(&inventory(), &known(d1.clone())).iter().map(Orphan::path).collect();
+        let mut found: Vec<_> = orphans(&inventory(), &known(d1.clone()))
+            .iter()
+            .map(Orphan::path)
+            .collect();
         found.sort();
         let expect: Vec<_> = expect.iter().map(|e| format!("/v1/{e}")).collect();
         assert_eq!(found, expect, "{d1:?}");
@@ -216,24 +268,60 @@ mod tests {
 
     #[test]
     fn only_what_no_row_and_no_step_explains() {
-        let idle = ["drafts/d2", "releases/r2", "staging/d1", "staging/d2", "uploads/u1", "uploads/u2"];
+        let idle = [
+            "drafts/d2",
+            "releases/r2",
+            "staging/d1",
+            "staging/d2",
+            "uploads/u1",
+            "uploads/u2",
+        ];
         check(Ok(None), &idle);
-        let import = Work::Import { job: "u1".parse().unwrap(), name: "x".into(), iso_disk_bytes: None };
+        let import = Work::Import {
+            job: "u1".parse().unwrap(),
+            name: "x".into(),
+            iso_disk_bytes: None,
+        };
         check(
             Ok(Some(import)),
-            &["drafts/d2", "releases/r2", "staging/d1", "staging/d2", "uploads/u2"],
+            &[
+                "drafts/d2",
+                "releases/r2",
+                "staging/d1",
+                "staging/d2",
+                "uploads/u2",
+            ],
         );
-        let sealing = ["drafts/d2", "releases/r2", "staging/d2", "uploads/u1", "uploads/u2"];
+        let sealing = [
+            "drafts/d2",
+            "releases/r2",
+            "staging/d2",
+            "uploads/u1",
+            "uploads/u2",
+        ];
         check(seal(SealStep::Stage { tries: 1 }), &sealing);
         // A release that is being made has no name yet.
-        let request = PublishRequest { sealed_at: 0, memory: None, cold_reason: None };
+        let request = PublishRequest {
+            sealed_at: 0,
+            memory: None,
+            cold_reason: None,
+        };
         check(
-            seal(SealStep::Publish { host: "h".parse().unwrap(), request }),
+            seal(SealStep::Publish {
+                host: "h".parse().unwrap(),
+                request,
+            }),
             &["drafts/d2", "staging/d2", "uploads/u1", "uploads/u2"],
         );
-        let close =
-            SealStep::Close { host: "h".parse().unwrap(), release: "r2".parse().unwrap(), version: 1 };
-        check(seal(close), &["drafts/d2", "staging/d2", "uploads/u1", "uploads/u2"]);
+        let close = SealStep::Close {
+            host: "h".parse().unwrap(),
+            release: "r2".parse().unwrap(),
+            version: 1,
+        };
+        check(
+            seal(close),
+            &["drafts/d2", "staging/d2", "uploads/u1", "uploads/u2"],
+        );
         check(Err(()), &["drafts/d2", "staging/d2"]);
     }
 

@@ -74,13 +74,30 @@ where
     let result = stream(&app, &draft, &coming, body).await;
     let Some(row) = still_mine(&app, &draft, &coming).await? else {
         return Err(result.err().unwrap_or_else(|| {
-            ApiFailure::new(StatusCode::CONFLICT, "cancelled", "the upload was called off")
+            ApiFailure::new(
+                StatusCode::CONFLICT,
+                "cancelled",
+                "the upload was called off",
+            )
         }));
     };
-    let Upload { job, name, iso_disk_bytes, .. } = coming;
+    let Upload {
+        job,
+        name,
+        iso_disk_bytes,
+        ..
+    } = coming;
     let next = match &result {
-        Ok(()) => Some(Work::Import { job, name, iso_disk_bytes }),
-        Err(e) => row.work.as_deref().and_then(|w| Work::parse(w).ok()).and_then(|w| failed(&w, &e.message)),
+        Ok(()) => Some(Work::Import {
+            job,
+            name,
+            iso_disk_bytes,
+        }),
+        Err(e) => row
+            .work
+            .as_deref()
+            .and_then(|w| Work::parse(w).ok())
+            .and_then(|w| failed(&w, &e.message)),
     };
     let detail = match &result {
         Ok(()) => "uploaded".to_owned(),
@@ -94,12 +111,21 @@ where
     result
 }
 
-async fn stream<S, E>(app: &App, draft: &DraftId, coming: &Upload, body: S) -> Result<(), ApiFailure>
+async fn stream<S, E>(
+    app: &App,
+    draft: &DraftId,
+    coming: &Upload,
+    body: S,
+) -> Result<(), ApiFailure>
 where
     S: Stream<Item = Result<Bytes, E>> + Send + 'static,
     E: std::fmt::Display + 'static,
 {
-    let storage = app.agents.storage().await.map_err(|e| ApiFailure::unavailable(e.to_string()))?;
+    let storage = app
+        .agents
+        .storage()
+        .await
+        .map_err(|e| ApiFailure::unavailable(e.to_string()))?;
     let sent = Arc::new(AtomicU64::new(0));
     let broke = Arc::new(AtomicBool::new(false));
     let body = {
@@ -111,7 +137,10 @@ where
                     Ok(bytes)
                 }
                 Ok(Err(e)) => Err(std::io::Error::other(e.to_string())),
-                Err(_) => Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "nothing came any more")),
+                Err(_) => Err(std::io::Error::new(
+                    std::io::ErrorKind::TimedOut,
+                    "nothing came any more",
+                )),
             };
             broke.fetch_or(piece.is_err(), Ordering::Relaxed);
             piece
@@ -121,7 +150,13 @@ where
         &format!("/v1/uploads/{}", coming.job),
         &[("name", &coming.name), ("bytes", &coming.bytes.to_string())],
     );
-    let called_off = || ApiFailure::new(StatusCode::CONFLICT, "cancelled", "the upload was called off");
+    let called_off = || {
+        ApiFailure::new(
+            StatusCode::CONFLICT,
+            "cancelled",
+            "the upload was called off",
+        )
+    };
     tokio::select! {
         result = storage.put_stream::<_, _, IgnoredAny>(&path, body) => match result {
             Ok(_) => Ok(()),
@@ -146,21 +181,38 @@ where
 }
 
 /// Says again and again that the upload goes on; returns when the row is not about it any more.
-async fn beat(app: &App, draft: &DraftId, coming: &Upload, sent: &AtomicU64) -> Result<(), StoreError> {
+async fn beat(
+    app: &App,
+    draft: &DraftId,
+    coming: &Upload,
+    sent: &AtomicU64,
+) -> Result<(), StoreError> {
     loop {
         tokio::time::sleep(BEAT).await;
         let Some(row) = still_mine(app, draft, coming).await? else {
             return Ok(());
         };
-        let alive = Work::Upload(Upload { alive: app.now(), ..coming.clone() });
+        let alive = Work::Upload(Upload {
+            alive: app.now(),
+            ..coming.clone()
+        });
         let percent = sent.load(Ordering::Relaxed) as f64 * 100.0 / coming.bytes.max(1) as f64;
         let percent = percent.clamp(0.0, 100.0).floor();
         let mut tx = app.store.begin_write().await?;
-        let new = Draft { work: Some(text_of(&alive)?), percent: Some(percent), ..row.clone() };
+        let new = Draft {
+            work: Some(text_of(&alive)?),
+            percent: Some(percent),
+            ..row.clone()
+        };
         if drafts::advance(&mut tx, &row, &new).await? {
             if let Some(operation) = &row.operation {
-                operations::set_step(&mut tx, operation, &format!("{} ({percent:.0} %)", row.detail), "{}")
-                    .await?;
+                operations::set_step(
+                    &mut tx,
+                    operation,
+                    &format!("{} ({percent:.0} %)", row.detail),
+                    "{}",
+                )
+                .await?;
             }
             tx.commit().await?;
         }
@@ -170,13 +222,20 @@ async fn beat(app: &App, draft: &DraftId, coming: &Upload, sent: &AtomicU64) -> 
 /// Returns when the upload's operation is called off.
 async fn ended(app: &App, draft: &DraftId) {
     match drafts::get(&app.store, draft).await {
-        Ok(Some(Draft { operation: Some(operation), .. })) => until_ended(app, &operation).await,
+        Ok(Some(Draft {
+            operation: Some(operation),
+            ..
+        })) => until_ended(app, &operation).await,
         _ => std::future::pending().await,
     }
 }
 
 /// The row, while its work is this upload.
-async fn still_mine(app: &App, draft: &DraftId, coming: &Upload) -> Result<Option<Draft>, StoreError> {
+async fn still_mine(
+    app: &App,
+    draft: &DraftId,
+    coming: &Upload,
+) -> Result<Option<Draft>, StoreError> {
     Ok(drafts::get(&app.store, draft).await?.filter(|row| {
         matches!(
             row.work.as_deref().and_then(|w| Work::parse(w).ok()),
@@ -192,9 +251,13 @@ pub fn refusal(e: ClientError) -> ApiFailure {
         ClientError::Refused { body, .. } => {
             let message = body.message.clone();
             match body.code.as_str() {
-                code::TIER_FULL => ApiFailure::new(StatusCode::INSUFFICIENT_STORAGE, "tier_full", message),
+                code::TIER_FULL => {
+                    ApiFailure::new(StatusCode::INSUFFICIENT_STORAGE, "tier_full", message)
+                }
                 code::INVALID => ApiFailure::invalid(message),
-                code::DAMAGED => ApiFailure::new(StatusCode::UNPROCESSABLE_ENTITY, "damaged", message),
+                code::DAMAGED => {
+                    ApiFailure::new(StatusCode::UNPROCESSABLE_ENTITY, "damaged", message)
+                }
                 code::IN_USE => ApiFailure::in_use(message),
                 code::STATE => ApiFailure::state(message),
                 code::NOT_FOUND => ApiFailure::new(StatusCode::NOT_FOUND, "not_found", message),

@@ -17,23 +17,34 @@ pub fn words<'a>(users: impl IntoIterator<Item = &'a User>) -> Vec<String> {
                 out.push(format!("course {name:?}, which follows the newest release"));
             }
             User::Draft { image, .. } => {
-                out.push(format!("the draft of image {image:?}, which is being copied from it"));
+                out.push(format!(
+                    "the draft of image {image:?}, which is being copied from it"
+                ));
             }
-            User::Desktop { of: Some((login, course)), .. } => {
-                match desktops.iter_mut().find(|(c, _)| c == course) {
-                    Some((_, logins)) => logins.push(login),
-                    None => desktops.push((course, vec![login])),
-                }
-            }
+            User::Desktop {
+                of: Some((login, course)),
+                ..
+            } => match desktops.iter_mut().find(|(c, _)| c == course) {
+                Some((_, logins)) => logins.push(login),
+                None => desktops.push((course, vec![login])),
+            },
             User::Desktop { desktop, of: None } => out.push(format!("desktop {desktop}")),
         }
     }
     for (course, logins) in desktops {
-        let named = logins.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+        let named = logins
+            .iter()
+            .take(NAMED)
+            .copied()
+            .collect::<Vec<_>>()
+            .join(", ");
         out.push(match logins.len() {
             1 => format!("the desktop of {named} in {course:?}"),
             n if n <= NAMED => format!("the desktops of {named} in {course:?}"),
-            n => format!("{n} desktops in {course:?}: of {named} and {} others", n - NAMED),
+            n => format!(
+                "{n} desktops in {course:?}: of {named} and {} others",
+                n - NAMED
+            ),
         });
     }
     out
@@ -51,8 +62,14 @@ mod tests {
             of: Some((login.into(), "Python".into())),
         };
         let mut users = vec![
-            User::Follows { course: CourseId::new(), name: "Python".into() },
-            User::Draft { draft: DraftId::new(), image: "Debian".into() },
+            User::Follows {
+                course: CourseId::new(),
+                name: "Python".into(),
+            },
+            User::Draft {
+                draft: DraftId::new(),
+                image: "Debian".into(),
+            },
             of("anna"),
         ];
         assert_eq!(

@@ -204,7 +204,10 @@ impl Work {
 
     /// A seal at this step.
     pub fn seal(order: &SealTerms, step: SealStep) -> Work {
-        Work::Seal { order: order.clone(), step }
+        Work::Seal {
+            order: order.clone(),
+            step,
+        }
     }
 
     /// The upload or import that is under way.
@@ -221,13 +224,15 @@ impl Work {
     /// already or is past the point where it can be.
     pub fn called_off(&self) -> Option<Work> {
         match self {
-            Work::Make { .. } => Some(Work::Finish { job: None, end: ImportEnd::Cancelled }),
-            Work::Upload(Upload { job, .. }) | Work::Import { job, .. } => {
-                Some(Work::Finish { job: Some(job.clone()), end: ImportEnd::Cancelled })
-            }
-            Work::Seal { order, step } => {
-                Some(Work::seal(order, step.cleanup(None)?))
-            }
+            Work::Make { .. } => Some(Work::Finish {
+                job: None,
+                end: ImportEnd::Cancelled,
+            }),
+            Work::Upload(Upload { job, .. }) | Work::Import { job, .. } => Some(Work::Finish {
+                job: Some(job.clone()),
+                end: ImportEnd::Cancelled,
+            }),
+            Work::Seal { order, step } => Some(Work::seal(order, step.cleanup(None)?)),
             Work::Finish { .. } | Work::Discard { .. } => None,
         }
     }
@@ -237,17 +242,32 @@ impl Work {
 /// by itself since its release is offered.
 pub fn discard(work: Option<&Work>) -> Option<Work> {
     let (host, published) = match work {
-        Some(Work::Discard { .. } | Work::Seal { step: SealStep::Close { .. }, .. }) => return None,
-        Some(Work::Seal { step: SealStep::Cleanup { host, published, .. }, .. }) => {
-            (host.clone(), published.clone())
-        }
+        Some(
+            Work::Discard { .. }
+            | Work::Seal {
+                step: SealStep::Close { .. },
+                ..
+            },
+        ) => return None,
+        Some(Work::Seal {
+            step: SealStep::Cleanup {
+                host, published, ..
+            },
+            ..
+        }) => (host.clone(), published.clone()),
         Some(Work::Seal { step, .. }) => match step.cleanup(None) {
-            Some(SealStep::Cleanup { host, published, .. }) => (host, published),
+            Some(SealStep::Cleanup {
+                host, published, ..
+            }) => (host, published),
             _ => (None, None),
         },
         _ => (None, None),
     };
-    Some(Work::Discard { job: work.and_then(Work::job).cloned(), host, published })
+    Some(Work::Discard {
+        job: work.and_then(Work::job).cloned(),
+        host,
+        published,
+    })
 }
 
 impl SealStep {
@@ -255,17 +275,29 @@ impl SealStep {
     /// `failure`: why; `None`: a person called it off.
     pub fn cleanup(&self, failure: Option<String>) -> Option<SealStep> {
         let (host, published) = match self {
-            SealStep::StopMachine | SealStep::Stage { .. } | SealStep::Choose { .. } => (None, None),
+            SealStep::StopMachine | SealStep::Stage { .. } | SealStep::Choose { .. } => {
+                (None, None)
+            }
             SealStep::Clear { host, .. } => (host.clone(), None),
             SealStep::Watch { host, .. } => (Some(host.clone()), None),
-            SealStep::Publish { host, request } => {
-                (Some(host.clone()), Some(Leftover::Asked { request: request.clone() }))
-            }
-            SealStep::Record { host, published } => {
-                (Some(host.clone()), Some(Leftover::Release { release: published.release.clone() }))
-            }
+            SealStep::Publish { host, request } => (
+                Some(host.clone()),
+                Some(Leftover::Asked {
+                    request: request.clone(),
+                }),
+            ),
+            SealStep::Record { host, published } => (
+                Some(host.clone()),
+                Some(Leftover::Release {
+                    release: published.release.clone(),
+                }),
+            ),
             SealStep::Close { .. } | SealStep::Cleanup { .. } => return None,
         };
-        Some(SealStep::Cleanup { host, published, failure })
+        Some(SealStep::Cleanup {
+            host,
+            published,
+            failure,
+        })
     }
 }
