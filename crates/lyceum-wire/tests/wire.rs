@@ -1,5 +1,7 @@
 //! Two parts of a classroom on loopback, and those who don't belong to it.
 
+#![allow(clippy::unwrap_used)]
+
 use axum::extract::Request;
 use axum::routing::{get, post, put};
 use axum::{Extension, Router};

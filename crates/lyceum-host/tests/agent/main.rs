@@ -1,5 +1,7 @@
 //! The whole agent over mutual TLS, on simulated machines.
 
+#![allow(clippy::unwrap_used)]
+
 mod desktops;
 mod faults;
 mod lab;

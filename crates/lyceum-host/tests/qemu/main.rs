@@ -1,6 +1,8 @@
 //! The agent on real QEMU with the tiny image: from a draft to a desktop that outlives
 //! its agent. What single machines can do is tested in `lyceum-qemu`.
 
+#![allow(clippy::unwrap_used)]
+
 #[path = "../agent/lab.rs"]
 #[allow(dead_code)] // Shared with the tests on simulated machines.
 mod lab;
