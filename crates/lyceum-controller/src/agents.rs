@@ -58,7 +58,11 @@ pub struct Agents {
 impl Agents {
     /// `identity` is the controller's own.
     pub fn new(store: Store, identity: Arc<Identity>) -> Agents {
-        Agents { store, identity, clients: Arc::default() }
+        Agents {
+            store,
+            identity,
+            clients: Arc::default(),
+        }
     }
 
     /// The client of a host agent.
@@ -66,7 +70,10 @@ impl Agents {
         let agent = lyceum_store::agents::get(&self.store, id)
             .await?
             .filter(|a| a.kind == "host")
-            .ok_or_else(|| AgentError::NotJoined { kind: "host", id: id.to_string() })?;
+            .ok_or_else(|| AgentError::NotJoined {
+                kind: "host",
+                id: id.to_string(),
+            })?;
         self.client(PeerKind::Host, &agent)
     }
 
@@ -80,7 +87,11 @@ impl Agents {
         self.client(PeerKind::Storage, &agent)
     }
 
-    fn client(&self, kind: PeerKind, agent: &lyceum_store::agents::Agent) -> Result<Client, AgentError> {
+    fn client(
+        &self,
+        kind: PeerKind,
+        agent: &lyceum_store::agents::Agent,
+    ) -> Result<Client, AgentError> {
         // A poisoned lock only means that another thread panicked while it held plain data.
         let mut clients = self.clients.lock().unwrap_or_else(|p| p.into_inner());
         if let Some((url, client)) = clients.get(&agent.id)
@@ -88,7 +99,11 @@ impl Agents {
         {
             return Ok(client.clone());
         }
-        let client = Client::new(&self.identity, &agent.url, &Peer::new(kind, agent.id.clone()))?;
+        let client = Client::new(
+            &self.identity,
+            &agent.url,
+            &Peer::new(kind, agent.id.clone()),
+        )?;
         clients.insert(agent.id.clone(), (agent.url.clone(), client.clone()));
         Ok(client)
     }

@@ -13,7 +13,9 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// The routes of this file.
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(ticket)).routes(routes!(connect))
+    OpenApiRouter::new()
+        .routes(routes!(ticket))
+        .routes(routes!(connect))
 }
 
 /// A ticket for the desktop's console.
@@ -38,11 +40,14 @@ async fn connect(
     Path(ticket): Path<String>,
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiFailure> {
-    let upgrade = upgrade.map_err(|_| ApiFailure::malformed("this address is for WebSockets only"))?;
+    let upgrade =
+        upgrade.map_err(|_| ApiFailure::malformed("this address is for WebSockets only"))?;
     let grant = app
         .tickets
         .redeem(&ticket, actor.login(), app.now())
-        .ok_or_else(|| ApiFailure::forbidden("this ticket is not valid any more: open the console again"))?;
+        .ok_or_else(|| {
+            ApiFailure::forbidden("this ticket is not valid any more: open the console again")
+        })?;
     Ok(upgrade
         .protocols(["binary"])
         .max_message_size(console::MESSAGE_MAX)

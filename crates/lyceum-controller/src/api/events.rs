@@ -47,7 +47,9 @@ impl Listener {
                 if let Some(known) = self.mine.get(&change.id) {
                     return *known;
                 }
-                let Ok(id) = change.id.parse::<DesktopId>() else { return false };
+                let Ok(id) = change.id.parse::<DesktopId>() else {
+                    return false;
+                };
                 let sees = match desktops::get(&self.app.store, &id).await {
                     Ok(Some(d)) => self.actor.require_desktop(&self.app, &d).await.is_ok(),
                     _ => false,
@@ -61,7 +63,13 @@ impl Listener {
             },
             "settings" => true,
             "image" | "draft" | "release" | "host" | "operation" => self.actor.is_teacher(),
-            "user" => self.actor.is_teacher() || self.actor.user_id().is_some_and(|u| u.as_str() == change.id),
+            "user" => {
+                self.actor.is_teacher()
+                    || self
+                        .actor
+                        .user_id()
+                        .is_some_and(|u| u.as_str() == change.id)
+            }
             _ => false,
         }
     }
@@ -76,11 +84,17 @@ impl Listener {
             match received {
                 Ok(change) => {
                     if self.may_see(&change).await {
-                        return Some(ChangeEvent { kind: change.kind.to_owned(), id: change.id });
+                        return Some(ChangeEvent {
+                            kind: change.kind.to_owned(),
+                            id: change.id,
+                        });
                     }
                 }
                 Err(RecvError::Lagged(_)) => {
-                    return Some(ChangeEvent { kind: "reset".into(), id: String::new() });
+                    return Some(ChangeEvent {
+                        kind: "reset".into(),
+                        id: String::new(),
+                    });
                 }
                 Err(RecvError::Closed) => return None,
             }

@@ -18,26 +18,42 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// The routes of this file.
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(patch)).routes(routes!(storage))
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(patch))
+        .routes(routes!(storage))
 }
 
 fn shown(app: &App, agent: Agent, all: &[Desktop], overcommit: f64) -> Host {
     let now = app.now();
-    let facts: Option<HostFacts> = agent.facts.as_deref().and_then(|t| serde_json::from_str(t).ok());
+    let facts: Option<HostFacts> = agent
+        .facts
+        .as_deref()
+        .and_then(|t| serde_json::from_str(t).ok());
     let online = agent.heard.is_some_and(|at| now - at <= SILENT_AFTER_MS);
     let load = app
         .live
         .host(&agent.id)
         .map(|o| o.load)
         .or_else(|| facts.as_ref().map(|f| f.load.clone()));
-    let mine: Vec<&Desktop> = all.iter().filter(|d| d.host.as_ref() == Some(&agent.id)).collect();
+    let mine: Vec<&Desktop> = all
+        .iter()
+        .filter(|d| d.host.as_ref() == Some(&agent.id))
+        .collect();
     let memory_mib = load.as_ref().map_or(0, |l| l.memory_mib);
     Host {
         url: agent.url,
-        state: if agent.state == "draining" { HostState::Draining } else { HostState::Active },
+        state: if agent.state == "draining" {
+            HostState::Draining
+        } else {
+            HostState::Active
+        },
         online,
         last_heard: agent.heard,
-        warnings: facts.as_ref().map(|f| f.warnings.clone()).unwrap_or_default(),
+        warnings: facts
+            .as_ref()
+            .map(|f| f.warnings.clone())
+            .unwrap_or_default(),
         accelerator: facts.as_ref().map(|f| f.platform.accelerator),
         qemu_version: facts.as_ref().map(|f| f.platform.qemu_version.clone()),
         cpus: facts.as_ref().map_or(0, |f| f.cpus),
@@ -64,7 +80,12 @@ async fn list(State(app): State<App>, actor: Actor) -> Result<Json<Vec<Host>>, A
     let settings = app.settings().await?;
     let all = desktops::all(&app.store).await?;
     let hosts = agents::list(&app.store, "host").await?;
-    Ok(Json(hosts.into_iter().map(|a| shown(&app, a, &all, settings.overcommit)).collect()))
+    Ok(Json(
+        hosts
+            .into_iter()
+            .map(|a| shown(&app, a, &all, settings.overcommit))
+            .collect(),
+    ))
 }
 
 /// Drains a host, or lets it take desktops again.
@@ -105,11 +126,17 @@ async fn patch(
 async fn storage(State(app): State<App>, actor: Actor) -> Result<Json<Storage>, ApiFailure> {
     actor.require_teacher()?;
     let now = app.now();
-    let agent = agents::list(&app.store, "storage").await?.into_iter().min_by_key(|a| a.joined);
-    let online =
-        agent.as_ref().and_then(|a| a.heard).is_some_and(|at| now - at <= SILENT_AFTER_MS);
-    let facts: Option<StorageFacts> =
-        agent.and_then(|a| a.facts).and_then(|text| serde_json::from_str(&text).ok());
+    let agent = agents::list(&app.store, "storage")
+        .await?
+        .into_iter()
+        .min_by_key(|a| a.joined);
+    let online = agent
+        .as_ref()
+        .and_then(|a| a.heard)
+        .is_some_and(|at| now - at <= SILENT_AFTER_MS);
+    let facts: Option<StorageFacts> = agent
+        .and_then(|a| a.facts)
+        .and_then(|text| serde_json::from_str(&text).ok());
     let mut warnings = Vec::new();
     if let Some(facts) = &facts {
         if facts.same_device {
@@ -117,7 +144,9 @@ async fn storage(State(app): State<App>, actor: Actor) -> Result<Json<Storage>, 
         }
         for (name, tier) in [("fast", &facts.fast), ("slow", &facts.slow)] {
             if tier.free_bytes < tier.total_bytes / 10 {
-                warnings.push(format!("the {name} tier is almost full: delete releases or desktops that nobody needs"));
+                warnings.push(format!(
+                    "the {name} tier is almost full: delete releases or desktops that nobody needs"
+                ));
             }
         }
     }

@@ -15,7 +15,10 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// The routes of this file.
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(get)).routes(routes!(cancel))
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(get))
+        .routes(routes!(cancel))
 }
 
 /// Rows of a page.
@@ -63,7 +66,11 @@ async fn shown(app: &App, o: rows::Operation) -> Result<Operation, ApiFailure> {
         requested_by: o.requested_by,
         state,
         total: items.len().max(1) as u32,
-        done: if items.is_empty() && state == OperationState::Done { 1 } else { done },
+        done: if items.is_empty() && state == OperationState::Done {
+            1
+        } else {
+            done
+        },
         step: o.step,
         failures,
         created: o.created,
@@ -99,7 +106,9 @@ async fn list(
 ) -> Result<Json<Page<Operation>>, ApiFailure> {
     actor.require_teacher()?;
     let found = rows::list(&app.store, query.before.unwrap_or(i64::MAX), PAGE).await?;
-    let next = (found.len() as i64 == PAGE).then(|| found.last().map(|o| o.created.to_string())).flatten();
+    let next = (found.len() as i64 == PAGE)
+        .then(|| found.last().map(|o| o.created.to_string()))
+        .flatten();
     let mut items = Vec::new();
     for o in found {
         if visible(&app, &actor, &o).await {
@@ -133,7 +142,14 @@ async fn cancel(
     if o.state == "running" {
         let mut tx = app.store.begin_write().await?;
         orders::cancel(&mut tx, &id, app.now()).await?;
-        audit::write(&mut tx, &actor, "operation.cancel", &format!("operation/{id}"), &o.kind).await?;
+        audit::write(
+            &mut tx,
+            &actor,
+            "operation.cancel",
+            &format!("operation/{id}"),
+            &o.kind,
+        )
+        .await?;
         tx.commit().await?;
     }
     let o = mine(&app, &actor, &id).await?;
