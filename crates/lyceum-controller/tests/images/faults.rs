@@ -490,7 +490,7 @@ async fn a_host_agent_killed_in_the_middle_of_a_seal_leaves_nothing() {
         !room.world.alive().is_empty()
     })
     .await;
-    room.kill_host().await;
+    room.kill_host();
     room.until("the page says that it waits", async |room| {
         room.get(&format!("drafts/{draft}")).await["detail"]
             .as_str()
