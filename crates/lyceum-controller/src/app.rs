@@ -66,7 +66,9 @@ pub enum StartError {
         source: std::io::Error,
     },
     /// Two controllers, one state directory.
-    #[error("another controller runs with the state directory {0}: end it first, or give this one its own")]
+    #[error(
+        "another controller runs with the state directory {0}: end it first, or give this one its own"
+    )]
     Running(std::path::PathBuf),
     /// An address.
     #[error("{address} can't be listened on: {source}; is something else there already?")]
@@ -99,7 +101,8 @@ impl App {
         let store = Store::open(&config.store_url()).await?;
         let ca = ClassroomCa::open_or_create(&config.state_dir)?;
         let identity = Arc::new(ca.controller_identity(&[])?);
-        let passwords = Arc::new(LocalPasswords::new().map_err(|e| StartError::Passwords(e.message))?);
+        let passwords =
+            Arc::new(LocalPasswords::new().map_err(|e| StartError::Passwords(e.message))?);
         Ok(App(Arc::new(Inner {
             agents: Agents::new(store.clone(), identity),
             live: Live::default(),

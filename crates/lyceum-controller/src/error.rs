@@ -210,19 +210,27 @@ fn is_json(request: &Request) -> bool {
 }
 
 async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, ApiFailure> {
-    Bytes::from_request(request, state).await.map_err(|e| match e {
-        BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => {
-            ApiFailure::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "too_large",
-                "the request's body is longer than this request can be",
-            )
-        }
-        _ => ApiFailure::malformed("the request's body could not be read to its end"),
-    })
+    Bytes::from_request(request, state)
+        .await
+        .map_err(|e| match e {
+            BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => {
+                ApiFailure::new(
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    "too_large",
+                    "the request's body is longer than this request can be",
+                )
+            }
+            _ => ApiFailure::malformed("the request's body could not be read to its end"),
+        })
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiFailure> {
+    // serde would also take an array of a struct's fields in their order.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(ApiFailure::malformed(
+            "the request's body must be a JSON object",
+        ));
+    }
     serde_json::from_slice(bytes).map_err(|e| {
         // Long unknown field names and values are echoed by serde: keep what a person reads short.
         let why: String = e.to_string().chars().take(300).collect();

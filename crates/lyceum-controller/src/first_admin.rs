@@ -24,8 +24,10 @@ pub async fn prepare(app: &App) -> Result<(), StartError> {
         move |source| StartError::File { what, path, source }
     };
     match way_in(app).await {
-        Ok(Some(link)) => lyceum_wire::write_atomically(&path, format!("{link}\n").as_bytes(), 0o600)
-            .map_err(file("writing")),
+        Ok(Some(link)) => {
+            lyceum_wire::write_atomically(&path, format!("{link}\n").as_bytes(), 0o600)
+                .map_err(file("writing"))
+        }
         Ok(None) => match std::fs::remove_file(&path) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(file("removing")(e)),
             _ => Ok(()),
@@ -36,7 +38,11 @@ pub async fn prepare(app: &App) -> Result<(), StartError> {
 
 async fn way_in(app: &App) -> Result<Option<String>, ApiFailure> {
     let everybody = users::list(&app.store).await?;
-    let admins = || everybody.iter().filter(|u| u.role == Role::Admin && !u.disabled);
+    let admins = || {
+        everybody
+            .iter()
+            .filter(|u| u.role == Role::Admin && !u.disabled)
+    };
     if admins().any(|u| u.password_hash.is_some() || u.source != "local") {
         return Ok(None);
     }
@@ -62,14 +68,28 @@ async fn way_in(app: &App) -> Result<Option<String>, ApiFailure> {
                 created: now,
             };
             users::insert(&mut tx, &admin).await?;
-            audit::write_as(&mut tx, "system", "", "user.create", format!("user/{}", admin.id), login)
-                .await?;
+            audit::write_as(
+                &mut tx,
+                "system",
+                "",
+                "user.create",
+                format!("user/{}", admin.id),
+                login,
+            )
+            .await?;
             admin.id
         }
     };
     let link = link(now)?;
-    one_time::insert(&mut tx, Purpose::SignIn, &secret::hash(&link.secret), id.as_str(), now, link.expires)
-        .await?;
+    one_time::insert(
+        &mut tx,
+        Purpose::SignIn,
+        &secret::hash(&link.secret),
+        id.as_str(),
+        now,
+        link.expires,
+    )
+    .await?;
     tx.commit().await?;
     Ok(Some(sign_in_path(&link.secret)))
 }

@@ -129,7 +129,12 @@ impl Controller {
                 lyceum_wire::serve(self.agents, router, &self.identity, access, stop).await
             }
         });
-        let public = tokio::spawn(serve_tcp(self.public, self.tls, router.clone(), stop.clone()));
+        let public = tokio::spawn(serve_tcp(
+            self.public,
+            self.tls,
+            router.clone(),
+            stop.clone(),
+        ));
         let socket = tokio::spawn(serve_socket(self.socket, router, stop.clone()));
         shutdown.await;
         stop.cancel();
@@ -189,9 +194,7 @@ fn tls(app: &App) -> Result<Option<TlsAcceptor>, StartError> {
     }
     let config = match &app.config.tls {
         PublicTls::Files { certificate, key } => from_files(certificate, key)?,
-        PublicTls::Auto | PublicTls::Own => {
-            lyceum_wire::https_config(&own_certificate(app)?)?
-        }
+        PublicTls::Auto | PublicTls::Own => lyceum_wire::https_config(&own_certificate(app)?)?,
     };
     Ok(Some(TlsAcceptor::from(Arc::new(config))))
 }
@@ -402,7 +405,10 @@ impl Connections {
 
     async fn end(&self) {
         self.tasks.close();
-        if tokio::time::timeout(GRACE, self.tasks.wait()).await.is_err() {
+        if tokio::time::timeout(GRACE, self.tasks.wait())
+            .await
+            .is_err()
+        {
             self.abort.cancel();
             self.tasks.wait().await;
         }

@@ -45,7 +45,9 @@ async fn list(
     };
     let limit = query.limit.unwrap_or(PAGE);
     if !(1..=MOST).contains(&limit) {
-        return Err(ApiFailure::invalid(format!("limit is 1 to {MOST}, not {limit}")));
+        return Err(ApiFailure::invalid(format!(
+            "limit is 1 to {MOST}, not {limit}"
+        )));
     }
     let rows = audit::list(&app.store, before, limit).await?;
     let next = (rows.len() as i64 == limit)

@@ -59,10 +59,9 @@ pub async fn token(
     kind: AgentKind,
     name: &lyceum_model::HostId,
 ) -> Result<JoinToken, ApiFailure> {
-    let url = app
-        .agent_url
-        .get()
-        .ok_or_else(|| ApiFailure::unavailable("the controller is just starting: try again in a second"))?;
+    let url = app.agent_url.get().ok_or_else(|| {
+        ApiFailure::unavailable("the controller is just starting: try again in a second")
+    })?;
     let token = lyceum_wire::JoinToken::new(url.clone(), app.ca.fingerprint())
         .map_err(ApiFailure::internal)?;
     let text = token.to_text().map_err(ApiFailure::internal)?;
@@ -77,11 +76,29 @@ pub async fn token(
             other.kind
         )));
     }
-    one_time::insert(&mut tx, Purpose::Join, &token.secret_hash(), &subject, now, expires).await?;
+    one_time::insert(
+        &mut tx,
+        Purpose::Join,
+        &token.secret_hash(),
+        &subject,
+        now,
+        expires,
+    )
+    .await?;
     let local = Actor::local();
-    audit::write(&mut tx, actor.unwrap_or(&local), "join_token.create", subject, "").await?;
+    audit::write(
+        &mut tx,
+        actor.unwrap_or(&local),
+        "join_token.create",
+        subject,
+        "",
+    )
+    .await?;
     tx.commit().await?;
-    Ok(JoinToken { token: text, expires })
+    Ok(JoinToken {
+        token: text,
+        expires,
+    })
 }
 
 async fn join(
@@ -140,5 +157,9 @@ fn check_url(text: &str) -> Result<(), ApiError> {
         && url.path() == "/"
         && url.query().is_none()
         && url.username().is_empty();
-    if plain && text.len() <= 300 { Ok(()) } else { Err(bad()) }
+    if plain && text.len() <= 300 {
+        Ok(())
+    } else {
+        Err(bad())
+    }
 }

@@ -40,7 +40,12 @@ fn answer(path: &str, asked: &HeaderMap) -> Response {
         Some(file) => serve(path, file, asked),
         None if path == "index.html" => {
             let html = HeaderValue::from_static("text/html; charset=utf-8");
-            (StatusCode::SERVICE_UNAVAILABLE, [(header::CONTENT_TYPE, html)], NOT_BUILT).into_response()
+            (
+                StatusCode::SERVICE_UNAVAILABLE,
+                [(header::CONTENT_TYPE, html)],
+                NOT_BUILT,
+            )
+                .into_response()
         }
         None => (StatusCode::NOT_FOUND, "not found\n").into_response(),
     };
@@ -75,14 +80,24 @@ fn serve(path: &str, file: EmbeddedFile, asked: &HeaderMap) -> Response {
         .get_all(header::IF_NONE_MATCH)
         .iter()
         .filter_map(|v| v.to_str().ok())
-        .any(|v| v.split(',').any(|tag| tag.trim().trim_start_matches("W/") == etag));
+        .any(|v| {
+            v.split(',')
+                .any(|tag| tag.trim().trim_start_matches("W/") == etag)
+        });
     if known {
         return (StatusCode::NOT_MODIFIED, headers).into_response();
     }
     let kind = file.metadata.mimetype();
     let text = kind.starts_with("text/")
-        || matches!(kind, "application/javascript" | "application/json" | "image/svg+xml");
-    let kind = if kind.starts_with("text/") { format!("{kind}; charset=utf-8") } else { kind.to_owned() };
+        || matches!(
+            kind,
+            "application/javascript" | "application/json" | "image/svg+xml"
+        );
+    let kind = if kind.starts_with("text/") {
+        format!("{kind}; charset=utf-8")
+    } else {
+        kind.to_owned()
+    };
     if let Ok(kind) = HeaderValue::from_str(&kind) {
         headers.insert(header::CONTENT_TYPE, kind);
     }
@@ -158,7 +173,12 @@ mod tests {
 
     #[test]
     fn paths_do_not_leave_the_page() {
-        for path in ["../package.json", "../../Cargo.toml", "assets/../../package.json", "/etc/passwd"] {
+        for path in [
+            "../package.json",
+            "../../Cargo.toml",
+            "assets/../../package.json",
+            "/etc/passwd",
+        ] {
             let response = answer(path, &HeaderMap::new());
             assert_eq!(response.status(), StatusCode::NOT_FOUND, "{path}");
         }

@@ -57,8 +57,14 @@ async fn patch_settings(
         }
         lyceum_store::settings::set(&mut tx, key, value).await?;
         let was = old.map(Value::to_string).unwrap_or_default();
-        audit::write(&mut tx, &actor, "settings.change", format!("settings/{key}"), format!("{was} → {value}"))
-            .await?;
+        audit::write(
+            &mut tx,
+            &actor,
+            "settings.change",
+            format!("settings/{key}"),
+            format!("{was} → {value}"),
+        )
+        .await?;
     }
     let after = from_rows(lyceum_store::settings::all_tx(&mut tx).await?)?;
     tx.commit().await?;
@@ -70,12 +76,18 @@ fn checked(patch: SettingsPatch) -> Result<Vec<(&'static str, Value)>, ApiFailur
     if let Some(name) = patch.classroom_name {
         out.push((
             "classroom_name",
-            json!(lyceum_model::name::title("the classroom's name", &name, 80)?),
+            json!(lyceum_model::name::title(
+                "the classroom's name",
+                &name,
+                80
+            )?),
         ));
     }
     if let Some(value) = patch.overcommit {
         if !(1.0..=64.0).contains(&value) {
-            return Err(ApiFailure::invalid(format!("overcommit is 1 to 64, not {value}")));
+            return Err(ApiFailure::invalid(format!(
+                "overcommit is 1 to 64, not {value}"
+            )));
         }
         out.push(("overcommit", json!(value)));
     }
@@ -93,7 +105,12 @@ fn checked(patch: SettingsPatch) -> Result<Vec<(&'static str, Value)>, ApiFailur
     number("starts_at_once", patch.starts_at_once, 1, 64)?;
     number("fork_timeout_s", patch.fork_timeout_s, 5, 3600)?;
     number("cold_timeout_s", patch.cold_timeout_s, 10, 7200)?;
-    number("session_idle_minutes", patch.session_idle_minutes, 1, 60 * 24 * 90)?;
+    number(
+        "session_idle_minutes",
+        patch.session_idle_minutes,
+        1,
+        60 * 24 * 90,
+    )?;
     Ok(out)
 }
 
@@ -133,7 +150,10 @@ mod tests {
             let patch: SettingsPatch = serde_json::from_value(bad.clone()).unwrap();
             assert!(checked(patch).is_err(), "{bad} was taken");
         }
-        let nan = SettingsPatch { overcommit: Some(f64::NAN), ..Default::default() };
+        let nan = SettingsPatch {
+            overcommit: Some(f64::NAN),
+            ..Default::default()
+        };
         assert!(checked(nan).is_err());
     }
 }

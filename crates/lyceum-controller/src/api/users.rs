@@ -81,7 +81,11 @@ pub fn sign_in_path(secret: &str) -> String {
 }
 
 /// Makes a link for somebody; older unused ones stop working.
-pub async fn make_link(tx: &mut Tx, user: &UserId, now: UnixMillis) -> Result<OneTimeLink, ApiFailure> {
+pub async fn make_link(
+    tx: &mut Tx,
+    user: &UserId,
+    now: UnixMillis,
+) -> Result<OneTimeLink, ApiFailure> {
     let link = link(now)?;
     let hash = secret::hash(&link.secret);
     one_time::insert(tx, Purpose::SignIn, &hash, user.as_str(), now, link.expires).await?;
@@ -148,7 +152,14 @@ async fn create(
     let mut tx = app.store.begin_write().await?;
     users::insert(&mut tx, &user).await?;
     let detail = format!("{} ({}), {:?}", user.login, user.name, user.role);
-    audit::write(&mut tx, &actor, "user.create", format!("user/{}", user.id), detail).await?;
+    audit::write(
+        &mut tx,
+        &actor,
+        "user.create",
+        format!("user/{}", user.id),
+        detail,
+    )
+    .await?;
     tx.commit().await?;
     Ok((StatusCode::CREATED, Json(shown(&user))))
 }
@@ -199,7 +210,14 @@ async fn patch(
         if user.disabled != before.disabled {
             detail.push(format!("disabled {} → {}", before.disabled, user.disabled));
         }
-        audit::write(&mut tx, &actor, "user.change", format!("user/{id}"), detail.join("; ")).await?;
+        audit::write(
+            &mut tx,
+            &actor,
+            "user.change",
+            format!("user/{id}"),
+            detail.join("; "),
+        )
+        .await?;
         tx.commit().await?;
     }
     Ok(Json(shown(&user)))
@@ -211,7 +229,10 @@ async fn check_admins(tx: &mut Tx, before: &User) -> Result<(), ApiFailure> {
         return Err(ApiFailure::new(
             StatusCode::CONFLICT,
             "last_admin",
-            format!("{} is the last admin: make somebody else an admin first", before.login),
+            format!(
+                "{} is the last admin: make somebody else an admin first",
+                before.login
+            ),
         ));
     }
     Ok(())
@@ -236,22 +257,38 @@ async fn delete(
     let user = open_account(&mut tx, &id).await?;
     users::close(&mut tx, &id).await?;
     check_admins(&mut tx, &user).await?;
-    let own = desktops::all_tx(&mut tx).await?.into_iter().filter(
-        |d| matches!(&d.owner, desktops::Owner::Course { user, .. } if *user == id),
-    );
+    let own = desktops::all_tx(&mut tx)
+        .await?
+        .into_iter()
+        .filter(|d| matches!(&d.owner, desktops::Owner::Course { user, .. } if *user == id));
     let targets: Vec<Target> = own
-        .map(|desktop| Target { desktop, name: user.name.clone() })
+        .map(|desktop| Target {
+            desktop,
+            name: user.name.clone(),
+        })
         .collect();
     let count = targets.len();
     if count > 0 {
-        let by = By { login: actor.login().to_owned() };
+        let by = By {
+            login: actor.login().to_owned(),
+        };
         let scope = Scope {
             target: format!("user/{id}"),
             target_name: user.name.clone(),
             course: None,
         };
         let facts = Default::default();
-        orders::give(&mut tx, &settings, &by, scope, Want::Delete, targets, &facts, now).await?;
+        orders::give(
+            &mut tx,
+            &settings,
+            &by,
+            scope,
+            Want::Delete,
+            targets,
+            &facts,
+            now,
+        )
+        .await?;
     }
     let detail = format!("{} ({}), desktops: {count}", user.login, user.name);
     audit::write(&mut tx, &actor, "user.delete", format!("user/{id}"), detail).await?;
@@ -280,7 +317,14 @@ async fn one_time_link(
         )));
     }
     let link = make_link(&mut tx, &id, app.now()).await?;
-    audit::write(&mut tx, &actor, "user.one_time_link", format!("user/{id}"), user.login).await?;
+    audit::write(
+        &mut tx,
+        &actor,
+        "user.one_time_link",
+        format!("user/{id}"),
+        user.login,
+    )
+    .await?;
     tx.commit().await?;
     Ok((StatusCode::CREATED, Json(link)))
 }

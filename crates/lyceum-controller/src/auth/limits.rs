@@ -138,11 +138,29 @@ mod tests {
             assert_eq!(limits.take("ana", HERE, start), Ok(()));
         }
         assert_eq!(limits.take("ana", HERE, start), Err(20));
-        assert_eq!(limits.take("ben", HERE, start), Ok(()), "another account is kept out");
-        assert_eq!(limits.take("ana", THERE, start), Ok(()), "the owner is kept out by strangers");
-        assert_eq!(limits.take("ana", HERE, start + Duration::from_secs(15)), Err(5));
-        assert_eq!(limits.take("ana", HERE, start + Duration::from_secs(20)), Ok(()));
-        assert!(limits.take("ana", HERE, start + Duration::from_secs(20)).is_err());
+        assert_eq!(
+            limits.take("ben", HERE, start),
+            Ok(()),
+            "another account is kept out"
+        );
+        assert_eq!(
+            limits.take("ana", THERE, start),
+            Ok(()),
+            "the owner is kept out by strangers"
+        );
+        assert_eq!(
+            limits.take("ana", HERE, start + Duration::from_secs(15)),
+            Err(5)
+        );
+        assert_eq!(
+            limits.take("ana", HERE, start + Duration::from_secs(20)),
+            Ok(())
+        );
+        assert!(
+            limits
+                .take("ana", HERE, start + Duration::from_secs(20))
+                .is_err()
+        );
     }
 
     #[test]
@@ -168,7 +186,9 @@ mod tests {
     fn a_whole_ipv6_network_counts_as_one_address() {
         let (limits, now) = (SignInLimits::default(), Instant::now());
         let at = |last: u16| IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 1, 2, 9, 9, 9, last));
-        let tries = (0..100).filter(|i| limits.take("ana", at(*i), now).is_ok()).count();
+        let tries = (0..100)
+            .filter(|i| limits.take("ana", at(*i), now).is_ok())
+            .count();
         assert_eq!(tries, 5);
     }
 

@@ -79,7 +79,9 @@ impl Memory {
                 Ok(Change { kind, id }) => match kind {
                     "session" => {
                         inner.epoch += 1;
-                        inner.sessions.retain(|_, (_, k)| k.session.id.as_str() != id);
+                        inner
+                            .sessions
+                            .retain(|_, (_, k)| k.session.id.as_str() != id);
                     }
                     "user" => {
                         inner.epoch += 1;

@@ -152,7 +152,9 @@ impl Actor {
         if self.is_teacher() {
             return Ok(());
         }
-        Err(ApiFailure::forbidden("only teachers and admins may do this"))
+        Err(ApiFailure::forbidden(
+            "only teachers and admins may do this",
+        ))
     }
 
     /// A person, not the local command line.
@@ -187,7 +189,9 @@ impl Actor {
         if self.is_admin() || self.course_role(app, id).await? == Some(MemberRole::Teacher) {
             return Ok(course);
         }
-        Err(ApiFailure::forbidden("only teachers of the course and admins may do this"))
+        Err(ApiFailure::forbidden(
+            "only teachers of the course and admins may do this",
+        ))
     }
 
     /// Everybody on the roster, and admins. A course that is being deleted is there for nobody.
@@ -203,7 +207,11 @@ impl Actor {
 
     /// Its owner who is still on the roster, staff of its course, admins. The machine of a
     /// draft: teachers.
-    pub async fn require_desktop(&self, app: &App, desktop: &Desktop) -> Result<Access, ApiFailure> {
+    pub async fn require_desktop(
+        &self,
+        app: &App,
+        desktop: &Desktop,
+    ) -> Result<Access, ApiFailure> {
         if self.is_admin() {
             return Ok(Access::Staff);
         }

@@ -7,6 +7,7 @@ use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use argon2::{Algorithm, Argon2, Params, Version};
 use async_trait::async_trait;
 use lyceum_store::users::User;
+use std::sync::OnceLock;
 use tokio::sync::Semaphore;
 
 /// Fewest characters of a password.
@@ -47,8 +48,17 @@ pub trait Authenticator: Send + Sync {
 pub struct LocalPasswords {
     slots: std::sync::Arc<Semaphore>,
     queue: Semaphore,
-    // What is checked when there is no account, to take the same time.
-    nobody: String,
+}
+
+/// What is checked when there is no account, to take the same time: the hash of a password
+/// that nobody knows.
+fn nobody() -> Result<&'static str, ApiFailure> {
+    static NOBODY: OnceLock<String> = OnceLock::new();
+    if let Some(hash) = NOBODY.get() {
+        return Ok(hash);
+    }
+    let hash = hash(&super::secret::new()?).map_err(ApiFailure::internal)?;
+    Ok(NOBODY.get_or_init(|| hash))
 }
 
 fn argon2() -> Result<Argon2<'static>, String> {
@@ -65,18 +75,21 @@ fn hash(password: &str) -> Result<String, String> {
 }
 
 fn verify(password: &str, hash: &str) -> Result<bool, String> {
-    let parsed = PasswordHash::new(hash).map_err(|e| format!("a stored hash can't be read: {e}"))?;
-    Ok(argon2()?.verify_password(password.as_bytes(), &parsed).is_ok())
+    let parsed =
+        PasswordHash::new(hash).map_err(|e| format!("a stored hash can't be read: {e}"))?;
+    Ok(argon2()?
+        .verify_password(password.as_bytes(), &parsed)
+        .is_ok())
 }
 
 impl LocalPasswords {
     /// Ready to check.
     pub fn new() -> Result<LocalPasswords, ApiFailure> {
-        let nobody = super::secret::new()?;
+        // Made now, so that the first wrong name does not take longer.
+        nobody()?;
         Ok(LocalPasswords {
             slots: std::sync::Arc::new(Semaphore::new(AT_ONCE)),
             queue: Semaphore::new(WAITING),
-            nobody: hash(&nobody).map_err(ApiFailure::internal)?,
         })
     }
 
@@ -93,7 +106,9 @@ impl LocalPasswords {
         work: impl FnOnce() -> Result<T, String> + Send + 'static,
     ) -> Result<T, ApiFailure> {
         let _place = self.queue.try_acquire().map_err(|_| {
-            ApiFailure::unavailable("too many people sign in at this moment: try again in a few seconds")
+            ApiFailure::unavailable(
+                "too many people sign in at this moment: try again in a few seconds",
+            )
         })?;
         let slot = self
             .slots
@@ -127,7 +142,7 @@ impl Authenticator for LocalPasswords {
         // No password set, or one that nobody can have: the same work, and wrong in the end.
         let (hash, may_be_right) = match user.and_then(|u| u.password_hash.clone()) {
             Some(hash) if password.len() <= LONGEST => (hash, true),
-            _ => (self.nobody.clone(), false),
+            _ => (nobody()?.to_owned(), false),
         };
         let password: String = if password.len() <= LONGEST {
             password.to_owned()
@@ -185,7 +200,10 @@ mod tests {
     async fn only_the_right_password_of_somebody_who_has_one_is_right() {
         let passwords = LocalPasswords::new().unwrap();
         let hash = passwords.hash("correct horse").await.unwrap();
-        assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
+        assert!(
+            hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"),
+            "{hash}"
+        );
         let with = user(Some(hash));
         let check = async |user: Option<&User>, password: &str| {
             passwords.check(user, "ana", password).await.unwrap()
@@ -193,7 +211,10 @@ mod tests {
         assert_eq!(check(Some(&with), "correct horse").await, Verdict::Right);
         assert_eq!(check(Some(&with), "correct hors").await, Verdict::Wrong);
         assert_eq!(check(Some(&with), "").await, Verdict::Wrong);
-        assert_eq!(check(Some(&with), &"x".repeat(100_000)).await, Verdict::Wrong);
+        assert_eq!(
+            check(Some(&with), &"x".repeat(100_000)).await,
+            Verdict::Wrong
+        );
         assert_eq!(check(Some(&user(None)), "").await, Verdict::Wrong);
         assert_eq!(check(None, "correct horse").await, Verdict::Wrong);
     }

@@ -21,7 +21,10 @@ pub fn hash(secret: &str) -> String {
 /// The CSRF token of the session with this secret. Whoever knows only the token learns nothing
 /// of the secret, and nothing has to be kept for it.
 pub fn csrf(secret: &str) -> String {
-    hex::encode(blake3::derive_key("lyceum: CSRF token of a session", secret.as_bytes()))
+    hex::encode(blake3::derive_key(
+        "lyceum: CSRF token of a session",
+        secret.as_bytes(),
+    ))
 }
 
 /// Whether two texts are the same, in a time that does not tell where they differ.

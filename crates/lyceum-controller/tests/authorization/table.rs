@@ -1,0 +1,130 @@
+//! Who may ask for what: one row for every operation of the API.
+
+use crate::world::{LINK, PASSWORD};
+use serde_json::{Value, json};
+
+/// A row: method, path in `openapi.json`, the path to try, its body, and for
+/// anonymous, student, other student, other teacher, teacher, admin what to expect:
+///
+/// - `A` allowed (whatever else may be in the way)
+/// - `U` 401, nobody is signed in
+/// - `F` 403, may not
+/// - `N` 404, may not even know that it is there
+/// - `M` 400, allowed, but the request is not one that this test can make
+pub struct Row {
+    pub method: &'static str,
+    pub template: &'static str,
+    pub path: &'static str,
+    pub body: Option<Value>,
+    pub expected: &'static str,
+}
+
+fn row(
+    method: &'static str,
+    template: &'static str,
+    path: &'static str,
+    expected: &'static str,
+) -> Row {
+    Row {
+        method,
+        template,
+        path,
+        body: None,
+        expected,
+    }
+}
+
+fn with(mut row: Row, body: Value) -> Row {
+    row.body = Some(body);
+    row
+}
+
+/// The table.
+#[rustfmt::skip]
+pub fn table() -> Vec<Row> {
+    // What a person's own things, a course's members and staff, teachers, admins may.
+    const ANYBODY: &str = "AAAAAA";
+    const SIGNED_IN: &str = "UAAAAA";
+    const MEMBERS: &str = "UANNAA";
+    const STAFF: &str = "UFNNAA";
+    const UNSEEN: &str = "UNNNAA";
+    const TEACHERS: &str = "UFFAAA";
+    const ADMINS: &str = "UFFFFA";
+    let csv = json!({"csv": "login\nstudent\n", "remove_missing": false, "create_accounts": false});
+    vec![
+        row("GET", "/health", "/health", ANYBODY),
+        with(row("POST", "/session", "/session", ANYBODY), json!({"login": "student", "password": PASSWORD})),
+        with(row("POST", "/session/one-time", "/session/one-time", ANYBODY), json!({"secret": LINK, "new_password": null})),
+        row("GET", "/session", "/session", SIGNED_IN),
+        row("DELETE", "/session", "/session", SIGNED_IN),
+        row("GET", "/sessions", "/sessions", SIGNED_IN),
+        // Sessions are nobody's but one's own.
+        row("DELETE", "/sessions/{id}", "/sessions/session-student", "UANNNN"),
+        with(row("POST", "/password", "/password", SIGNED_IN), json!({"old_password": null, "new_password": "another one"})),
+        row("GET", "/events", "/events", SIGNED_IN),
+        row("GET", "/desktops", "/desktops", SIGNED_IN),
+        row("GET", "/desktops", "/desktops?course=course-a", STAFF),
+        row("GET", "/desktops", "/desktops?all=true", TEACHERS),
+        with(row("POST", "/desktops", "/desktops", MEMBERS), json!({"course": "course-a", "user": "student"})),
+        with(row("POST", "/desktops", "/desktops", STAFF), json!({"course": "course-a", "user": "teacher"})),
+        row("GET", "/desktops/{id}", "/desktops/desktop-a", MEMBERS),
+        row("DELETE", "/desktops/{id}", "/desktops/desktop-a", STAFF),
+        with(row("POST", "/desktops/{id}/start", "/desktops/desktop-a/start", MEMBERS), json!({"cold": false})),
+        row("POST", "/desktops/{id}/stop", "/desktops/desktop-a/stop", MEMBERS),
+        row("POST", "/desktops/{id}/suspend", "/desktops/desktop-a/suspend", MEMBERS),
+        row("POST", "/desktops/{id}/reset", "/desktops/desktop-a/reset", MEMBERS),
+        row("GET", "/desktops/{id}/history", "/desktops/desktop-a/history", STAFF),
+        row("POST", "/desktops/{id}/console-ticket", "/desktops/desktop-a/console-ticket", MEMBERS),
+        row("GET", "/desktops/{id}/clipboard", "/desktops/desktop-a/clipboard", MEMBERS),
+        with(row("PUT", "/desktops/{id}/clipboard", "/desktops/desktop-a/clipboard", MEMBERS), json!({"text": "x"})),
+        // What a ticket opens was decided when it was made; it is bound to who asked for it.
+        row("GET", "/console/{ticket}", "/console/no-such-ticket", "UMMMMM"),
+        row("GET", "/courses", "/courses", SIGNED_IN),
+        with(row("POST", "/courses", "/courses", TEACHERS), json!({"name": "New", "image": "image-a", "release": null, "size": null, "persistence": "throwaway"})),
+        row("GET", "/courses/{id}", "/courses/course-a", MEMBERS),
+        with(row("PATCH", "/courses/{id}", "/courses/course-a", STAFF), json!({"name": "Changed"})),
+        row("DELETE", "/courses/{id}", "/courses/course-a", ADMINS),
+        with(row("POST", "/courses/{id}/start", "/courses/course-a/start", STAFF), json!({"users": null, "cold": false})),
+        with(row("POST", "/courses/{id}/stop", "/courses/course-a/stop", STAFF), json!({"users": null})),
+        with(row("POST", "/courses/{id}/suspend", "/courses/course-a/suspend", STAFF), json!({"users": null})),
+        with(row("POST", "/courses/{id}/reset", "/courses/course-a/reset", STAFF), json!({"users": null})),
+        with(row("POST", "/courses/{id}/hand-out", "/courses/course-a/hand-out", STAFF), json!({"desktop": "desktop-t", "users": null})),
+        row("GET", "/courses/{id}/roster", "/courses/course-a/roster", STAFF),
+        with(row("POST", "/courses/{id}/roster/preview", "/courses/course-a/roster/preview", STAFF), csv.clone()),
+        with(row("PUT", "/courses/{id}/roster", "/courses/course-a/roster", STAFF), csv),
+        with(row("PUT", "/courses/{id}/members/{user}", "/courses/course-a/members/spare", STAFF), json!({"role": "student"})),
+        row("DELETE", "/courses/{id}/members/{user}", "/courses/course-a/members/student", STAFF),
+        row("GET", "/operations", "/operations", TEACHERS),
+        row("GET", "/operations/{id}", "/operations/operation-a", UNSEEN),
+        row("POST", "/operations/{id}/cancel", "/operations/operation-a/cancel", UNSEEN),
+        row("GET", "/images", "/images", TEACHERS),
+        with(row("POST", "/images", "/images", TEACHERS), json!({"name": "New"})),
+        row("GET", "/images/{id}", "/images/image-a", TEACHERS),
+        with(row("PATCH", "/images/{id}", "/images/image-a", TEACHERS), json!({"description": "x"})),
+        row("DELETE", "/images/{id}", "/images/image-c", ADMINS),
+        with(row("POST", "/images/{id}/draft", "/images/image-c/draft", TEACHERS), json!({"source": {"from": "empty", "disk_gib": 1}, "size": null})),
+        row("GET", "/drafts/{id}", "/drafts/draft-a", TEACHERS),
+        row("DELETE", "/drafts/{id}", "/drafts/draft-a", TEACHERS),
+        row("POST", "/drafts/{id}/start", "/drafts/draft-a/start", TEACHERS),
+        row("POST", "/drafts/{id}/stop", "/drafts/draft-a/stop", TEACHERS),
+        with(row("POST", "/drafts/{id}/seal", "/drafts/draft-a/seal", TEACHERS), json!({"note": ""})),
+        row("POST", "/drafts/{id}/console-ticket", "/drafts/draft-a/console-ticket", TEACHERS),
+        row("PUT", "/drafts/{id}/upload", "/drafts/draft-a/upload?name=disk.qcow2", TEACHERS),
+        row("GET", "/releases/{id}", "/releases/release-a", TEACHERS),
+        row("DELETE", "/releases/{id}", "/releases/release-a", ADMINS),
+        row("POST", "/releases/{id}/retire", "/releases/release-a/retire", TEACHERS),
+        row("POST", "/releases/{id}/offer", "/releases/release-a/offer", TEACHERS),
+        row("GET", "/hosts", "/hosts", TEACHERS),
+        with(row("PATCH", "/hosts/{id}", "/hosts/kvm1", ADMINS), json!({"state": "draining"})),
+        row("GET", "/storage", "/storage", TEACHERS),
+        with(row("POST", "/join-tokens", "/join-tokens", ADMINS), json!({"kind": "host", "name": "kvm2"})),
+        row("GET", "/users", "/users", TEACHERS),
+        with(row("POST", "/users", "/users", ADMINS), json!({"login": "new", "name": "New", "role": "student", "password": null})),
+        with(row("PATCH", "/users/{id}", "/users/spare", ADMINS), json!({"name": "Changed"})),
+        row("DELETE", "/users/{id}", "/users/spare", ADMINS),
+        row("POST", "/users/{id}/one-time-link", "/users/spare/one-time-link", ADMINS),
+        row("GET", "/settings", "/settings", ADMINS),
+        with(row("PATCH", "/settings", "/settings", ADMINS), json!({"overcommit": 2.0})),
+        row("GET", "/audit", "/audit", ADMINS),
+    ]
+}
