@@ -21,6 +21,8 @@ pub struct Desktop {
     pub user: Option<String>,
     /// Its X display.
     pub display: String,
+    /// The file with the cookie for the display, where it is not the user's own `~/.Xauthority`.
+    pub xauthority: Option<PathBuf>,
 }
 
 impl Desktop {
@@ -39,6 +41,7 @@ impl Desktop {
                 "--ready-file" => desktop.ready_file = Some(value()?.into()),
                 "--session-user" => desktop.user = Some(value()?),
                 "--display" => desktop.display = value()?,
+                "--xauthority" => desktop.xauthority = Some(value()?.into()),
                 _ => {
                     return Err(format!(
                         "unknown option {option:?}; see lyceum-guest --help"
@@ -96,6 +99,9 @@ impl Desktop {
                 .env("DISPLAY", &self.display)
                 .env("HOME", home)
                 .current_dir("/");
+            if let Some(file) = &self.xauthority {
+                command.env("XAUTHORITY", file);
+            }
             command.stdin(Stdio::piped()).stderr(Stdio::null());
             // The owner in the background would keep a pipe open and this call with it.
             command.stdout(if direction == "-in" {

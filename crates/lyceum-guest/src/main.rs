@@ -37,6 +37,7 @@ port org.lyceum.guest.0.
   --ready-file FILE    the guest counts as usable once FILE exists
   --session-user NAME  the clipboard is that of this user's X session
   --display DISPLAY    its X display (:0)
+  --xauthority FILE    the display's cookie, if not in the user's ~/.Xauthority
   --version, --help";
 
 const TOKEN_PORT: u64 = 0;
