@@ -17,7 +17,7 @@ use lyceum_proto::host::HostFacts;
 use lyceum_store::courses::{self, Course, CourseLine, MemberRole};
 use lyceum_store::desktops::{self, Desktop, Owner};
 use lyceum_store::releases::{self, State as ReleaseState};
-use lyceum_store::{Tx, agents, images};
+use lyceum_store::{Tx, images};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -66,9 +66,10 @@ async fn lines(
 
 /// What the hosts that joined said they are.
 async fn platforms(app: &App) -> Result<Vec<Platform>, ApiFailure> {
-    Ok(agents::list(&app.store, "host")
-        .await?
+    let agents = app.memory.agents(&app.store).await?;
+    Ok(agents
         .iter()
+        .filter(|a| a.kind == "host")
         .filter_map(|a| a.facts.as_deref())
         .filter_map(|facts| serde_json::from_str::<HostFacts>(facts).ok())
         .map(|facts| facts.platform)

@@ -5,7 +5,7 @@ use crate::error::{ApiFailure, Json};
 use axum::extract::State;
 use lyceum_api::hosts::Health;
 use lyceum_model::UnixMillis;
-use lyceum_store::agents;
+use lyceum_store::agents::Agent;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -21,12 +21,12 @@ pub fn routes() -> OpenApiRouter<App> {
 #[utoipa::path(get, path = "/health", responses((status = 200, body = Health)))]
 async fn get_health(State(app): State<App>) -> Result<Json<Health>, ApiFailure> {
     let now = app.now();
-    let heard = |a: &&agents::Agent| a.heard.is_some_and(|at| now - at <= SILENT_AFTER);
-    let hosts = agents::list(&app.store, "host").await?;
-    let storage = agents::list(&app.store, "storage").await?;
-    let hosts_online = hosts.iter().filter(heard).count();
-    let storage_online = storage.iter().filter(heard).count() > 0;
-    let whole = hosts_online == hosts.len() && hosts_online > 0 && storage_online;
+    let agents = app.memory.agents(&app.store).await?;
+    let of = |kind: &'static str| agents.iter().filter(move |a| a.kind == kind);
+    let heard = |a: &&Agent| a.heard.is_some_and(|at| now - at <= SILENT_AFTER);
+    let hosts_online = of("host").filter(heard).count();
+    let storage_online = of("storage").any(|a| heard(&a));
+    let whole = hosts_online == of("host").count() && hosts_online > 0 && storage_online;
     Ok(Json(Health {
         status: if whole { "ok" } else { "degraded" }.into(),
         version: env!("CARGO_PKG_VERSION").into(),

@@ -240,7 +240,7 @@ fn check_site(app: &App, request: &Request) -> Result<(), ApiFailure> {
             StatusCode::FORBIDDEN,
             "wrong_host",
             format!(
-                "this controller does not know that it is called {}: start it with --name and that name",
+                "this controller does not know that it is called {}: add that to `names` in its configuration",
                 host.chars().take(100).collect::<String>()
             ),
         ));

@@ -1,4 +1,4 @@
-//! Sessions and settings that were read lately, so that a request which changes nothing
+//! Sessions, settings and agents that were read lately, so that a request which changes nothing
 //! needs no database for its rights.
 //!
 //! The store announces each change before the transaction's `commit` returns, and every look
@@ -11,6 +11,7 @@ use crate::app::App;
 use crate::error::ApiFailure;
 use lyceum_api::Settings;
 use lyceum_model::UnixMillis;
+use lyceum_store::agents::{self, Agent};
 use lyceum_store::sessions::{self, Session};
 use lyceum_store::users::User;
 use lyceum_store::{Change, Store};
@@ -48,6 +49,7 @@ struct Inner {
     epoch: u64,
     sessions: HashMap<String, (Instant, Arc<Known>)>,
     settings: Option<(Instant, Settings)>,
+    agents: Option<(Instant, Arc<Vec<Agent>>)>,
 }
 
 /// See the module.
@@ -66,6 +68,7 @@ impl Memory {
                 epoch: 0,
                 sessions: HashMap::new(),
                 settings: None,
+                agents: None,
             }),
         }
     }
@@ -91,12 +94,17 @@ impl Memory {
                         inner.epoch += 1;
                         inner.settings = None;
                     }
+                    "host" => {
+                        inner.epoch += 1;
+                        inner.agents = None;
+                    }
                     _ => {}
                 },
                 Err(TryRecvError::Lagged(_)) => {
                     inner.epoch += 1;
                     inner.sessions.clear();
                     inner.settings = None;
+                    inner.agents = None;
                 }
                 Err(TryRecvError::Empty | TryRecvError::Closed) => return inner,
             }
@@ -185,5 +193,26 @@ impl Memory {
             inner.settings = Some((Instant::now(), settings.clone()));
         }
         Ok(settings)
+    }
+
+    /// All agents that joined, hosts first.
+    pub async fn agents(&self, store: &Store) -> Result<Arc<Vec<Agent>>, ApiFailure> {
+        let epoch = {
+            let inner = self.current();
+            if let Some((read, agents)) = &inner.agents
+                && read.elapsed() < self.life
+            {
+                return Ok(agents.clone());
+            }
+            inner.epoch
+        };
+        let mut all = agents::list(store, "host").await?;
+        all.extend(agents::list(store, "storage").await?);
+        let all = Arc::new(all);
+        let mut inner = self.current();
+        if inner.epoch == epoch {
+            inner.agents = Some((Instant::now(), all.clone()));
+        }
+        Ok(all)
     }
 }
