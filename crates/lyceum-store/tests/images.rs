@@ -1,5 +1,7 @@
 //! Images, releases and drafts in the store.
 
+#![allow(clippy::unwrap_used)]
+
 use lyceum_model::release::FileEntry;
 use lyceum_model::{DraftId, ImageId, MachineSize, ReleaseId, ReleaseManifest};
 use lyceum_store::drafts::{self, Draft};

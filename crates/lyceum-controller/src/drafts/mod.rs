@@ -116,6 +116,3 @@ pub async fn begin_operation(
     .await?;
     Ok(id)
 }
-
-#[cfg(test)]
-mod tests;

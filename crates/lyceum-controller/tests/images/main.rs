@@ -1,5 +1,7 @@
 //! The life of golden images, on real agents with simulated machines.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod faults;
 mod room;
 
