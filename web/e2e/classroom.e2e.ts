@@ -35,7 +35,7 @@ const axe = readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js
 function watch(page: Page) {
   page.on("pageerror", (error) => complaints.push(`${page.url()}: ${error.message}`));
   page.on("console", (message) => {
-    if (message.type() === "error" && !/status of 40[13]|WebSocket|ERR_CONNECTION/.test(message.text())) complaints.push(`${page.url()}: ${message.text()}`);
+    if (message.type() === "error" && !/status of 4\d\d|WebSocket|ERR_CONNECTION/.test(message.text())) complaints.push(`${page.url()}: ${message.text()}`);
   });
 }
 
@@ -342,15 +342,29 @@ describe("the page", () => {
     expect(await page.evaluate(() => document.activeElement?.textContent), "focus is back where it was").toBe("New course");
   });
 
-  it("deletes the course after saying what is lost", async () => {
+  it("refuses to delete a course in use, and deletes it when its desktops are off", async () => {
     const { page } = staff;
     await student?.close();
     student = undefined;
-    await go(page, `/courses/${course}/settings`);
-    await press(page, "Delete course");
-    await page.getByRole("dialog").getByRole("button", { name: "Delete course" }).click();
+    const remove = async () => {
+      await go(page, `/courses/${course}/settings`);
+      await press(page, "Delete course");
+      await page.getByRole("dialog").getByRole("button", { name: "Delete course" }).click();
+    };
+    await remove();
+    // Desktops run: it is refused, and why is on the screen.
+    const refusal = page.locator(".toast[role=alert]");
+    await refusal.waitFor();
+    expect(await refusal.textContent()).toContain(COURSE);
+    await go(page, `/courses/${course}`);
+    // With nobody chosen it would be the students' only.
+    await press(page, "Choose all");
+    await page.locator(".class-bar").getByRole("button", { name: "Switch off" }).click();
+    await page.getByRole("dialog").getByRole("button", { name: "Switch off" }).click();
+    await until("every desktop to be off", async () => (await page.locator(".seat").count()) === (await page.locator(".seat.tone-idle").count()));
+    await remove();
     await page.waitForURL(/#\/courses$/);
-    await until("the course to be gone", async () => (await page.getByText(COURSE).count()) === 0);
+    await until("the course to be gone", async () => (await page.locator("main").getByText(COURSE).count()) === 0);
   });
 
   it("signs out", async () => {

@@ -171,7 +171,7 @@ export function startMock(port = 0) {
       Object.assign(c, Object.fromEntries(Object.entries(b).filter(([k]) => k !== "release")));
       return courseView(c);
     }],
-    ["DELETE", "courses/:id", (p) => { s.courses.splice(s.courses.indexOf(find(s.courses, p.id, "course")), 1); s.desktops = s.desktops.filter((d) => d.course !== p.id); }],
+    ["DELETE", "courses/:id", (p) => { const c = find(s.courses, p.id, "course"); const n = s.desktops.filter((d) => d.course === p.id && d.phase === "running").length; if (n > 0) throw fail(409, "in_use", `${n} desktops of the course ${c.name} still run: stop the class first`); s.courses.splice(s.courses.indexOf(find(s.courses, p.id, "course")), 1); s.desktops = s.desktops.filter((d) => d.course !== p.id); }],
     ["GET", "courses/:id/roster", (p) => s.members.filter((m) => m.course === p.id).map((m) => { const u = find(s.users, m.user, "user"); return { user: u.id, login: u.login, name: u.name, role: m.role }; })],
     ["POST", "courses/:id/roster/preview", (p, b) => rosterChange(p.id, b, false)],
     ["PUT", "courses/:id/roster", (p, b) => rosterChange(p.id, b, true)],

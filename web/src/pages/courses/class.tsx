@@ -45,7 +45,9 @@ export function ClassView({ course }: { course: Course }) {
         const sorted = seatsOf(course, list, roster.data ?? []);
         const users = [...chosen].filter((id) => sorted.some((d) => d.user === id));
         const some = users.length > 0 ? users : null;
-        const about = some ? sorted.filter((d) => chosen.has(d.user)) : sorted;
+        const teachers = new Set(roster.data?.filter((m) => m.role === "teacher").map((m) => m.user));
+        // An order to the class is about its students; a teacher's own desktop only when it is chosen.
+        const about = sorted.filter((d) => (some ? chosen.has(d.user) : !teachers.has(d.user)));
         const summary = classSummary(sorted);
         const running = operations.data?.filter((o) => o.state === "running" && o.target === `course/${course.id}`) ?? [];
         const ask = async (what: DesktopOrder, title: string, body: string, label: string, danger: boolean) => {
@@ -122,9 +124,9 @@ export function ClassView({ course }: { course: Course }) {
                   </div>
                 </div>
                 {view === "seats" ? (
-                  <SeatGrid desktops={sorted} chosen={chosen} onToggle={toggle} onDetails={(d) => setShown(d.id)} />
+                  <SeatGrid desktops={sorted} teachers={teachers} chosen={chosen} onToggle={toggle} onDetails={(d) => setShown(d.id)} />
                 ) : (
-                  <SeatTable desktops={sorted} chosen={chosen} onToggle={toggle} onDetails={(d) => setShown(d.id)} />
+                  <SeatTable desktops={sorted} teachers={teachers} chosen={chosen} onToggle={toggle} onDetails={(d) => setShown(d.id)} />
                 )}
               </>
             )}

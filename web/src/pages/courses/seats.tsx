@@ -3,7 +3,7 @@ import type { Desktop } from "../../api/types";
 import { useWords } from "../../i18n";
 import { kib, percent, seconds } from "../../lib/format";
 import { allowed, isMoving, startedByText, toneOf } from "../../lib/phase";
-import { LinkButton, PhaseBadge } from "../../ui/controls";
+import { LinkButton, PhaseBadge, Tag } from "../../ui/controls";
 import { Icon } from "../../ui/icons";
 import { Menu, type MenuItem, TableWrap } from "../../ui/pieces";
 import { useDesktopOrders } from "../desktops/orders";
@@ -11,6 +11,8 @@ import { useDesktopOrders } from "../desktops/orders";
 interface Props {
   desktops: Desktop[];
   chosen: ReadonlySet<string>;
+  /** Whose desktops are not the students'. */
+  teachers: ReadonlySet<string>;
   onToggle: (user: string) => void;
   onDetails: (desktop: Desktop) => void;
 }
@@ -30,17 +32,17 @@ function useSeatMenu(desktop: Desktop, onDetails: () => void): { items: MenuItem
   return { items, orders };
 }
 
-export function SeatGrid({ desktops, chosen, onToggle, onDetails }: Props) {
+export function SeatGrid({ desktops, chosen, teachers, onToggle, onDetails }: Props) {
   return (
     <ul className="seats">
       {desktops.map((d) => (
-        <Seat key={d.user} desktop={d} chosen={chosen.has(d.user)} onToggle={() => onToggle(d.user)} onDetails={() => onDetails(d)} />
+        <Seat key={d.user} desktop={d} teacher={teachers.has(d.user)} chosen={chosen.has(d.user)} onToggle={() => onToggle(d.user)} onDetails={() => onDetails(d)} />
       ))}
     </ul>
   );
 }
 
-function Seat({ desktop: d, chosen, onToggle, onDetails }: { desktop: Desktop; chosen: boolean; onToggle: () => void; onDetails: () => void }) {
+function Seat({ desktop: d, teacher, chosen, onToggle, onDetails }: { desktop: Desktop; teacher: boolean; chosen: boolean; onToggle: () => void; onDetails: () => void }) {
   const { t } = useWords();
   const { items } = useSeatMenu(d, onDetails);
   const can = allowed(d.phase);
@@ -53,7 +55,10 @@ function Seat({ desktop: d, chosen, onToggle, onDetails }: { desktop: Desktop; c
         </label>
         <Menu small label={`${t.common.actions}: ${d.user_name}`} items={items} />
       </div>
-      <PhaseBadge phase={d.phase} />
+      <span className="row wrap">
+        <PhaseBadge phase={d.phase} />
+        {teacher && <Tag>{t.role.teacher}</Tag>}
+      </span>
       <p className="seat-facts num">
         {d.phase === "running" ? (
           <>
@@ -85,7 +90,7 @@ function Seat({ desktop: d, chosen, onToggle, onDetails }: { desktop: Desktop; c
   );
 }
 
-export function SeatTable({ desktops, chosen, onToggle, onDetails }: Props) {
+export function SeatTable({ desktops, chosen, teachers, onToggle, onDetails }: Props) {
   const { t } = useWords();
   return (
     <TableWrap label={t.courses.tabs.class}>
@@ -108,7 +113,7 @@ export function SeatTable({ desktops, chosen, onToggle, onDetails }: Props) {
         </thead>
         <tbody>
           {desktops.map((d) => (
-            <Row key={d.user} desktop={d} chosen={chosen.has(d.user)} onToggle={() => onToggle(d.user)} onDetails={() => onDetails(d)} />
+            <Row key={d.user} desktop={d} teacher={teachers.has(d.user)} chosen={chosen.has(d.user)} onToggle={() => onToggle(d.user)} onDetails={() => onDetails(d)} />
           ))}
         </tbody>
       </table>
@@ -116,7 +121,7 @@ export function SeatTable({ desktops, chosen, onToggle, onDetails }: Props) {
   );
 }
 
-function Row({ desktop: d, chosen, onToggle, onDetails }: { desktop: Desktop; chosen: boolean; onToggle: () => void; onDetails: () => void }) {
+function Row({ desktop: d, teacher, chosen, onToggle, onDetails }: { desktop: Desktop; teacher: boolean; chosen: boolean; onToggle: () => void; onDetails: () => void }) {
   const { t } = useWords();
   const { items } = useSeatMenu(d, onDetails);
   const running = d.phase === "running";
@@ -127,7 +132,7 @@ function Row({ desktop: d, chosen, onToggle, onDetails }: { desktop: Desktop; ch
         <input type="checkbox" checked={chosen} onChange={onToggle} aria-label={t.courses.choose(d.user_name)} />
       </td>
       <td>
-        <strong>{d.user_name}</strong>
+        <strong>{d.user_name}</strong> {teacher && <Tag>{t.role.teacher}</Tag>}
       </td>
       <td>
         <PhaseBadge phase={d.phase} />
