@@ -1,6 +1,8 @@
 //! The program as it is run: a whole classroom of simulated machines, its command line, and
 //! what happens when parts of it are killed.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
