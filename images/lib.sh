@@ -24,12 +24,20 @@ need_grub() {
         die "GRUB's files for PC firmware are missing; install them: apt-get install grub-pc-bin"
 }
 
-# A directory for this run that is gone when the script ends, however it ends.
+# A directory for this run that is gone when the script ends, however it ends. So is a command in the background, if its
+# number is in CHILD.
 make_work_dir() {
     WORK=$(mktemp -d "${TMPDIR:-/var/tmp}/lyceum-image.XXXXXXXX")
-    trap 'rm -rf --one-file-system "$WORK"' EXIT
+    trap 'clean_up' EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM HUP
+}
+
+clean_up() {
+    if [ -n "${CHILD:-}" ] && kill "$CHILD" 2>/dev/null; then
+        wait "$CHILD" || true
+    fi
+    rm -rf --one-file-system "$WORK"
 }
 
 # Builds the guest helper as a static program; prints its path.
