@@ -3,7 +3,8 @@
 //   BASE_URL=... ONE_TIME_PATH=/#/welcome/SECRET npm run screenshots    (or LOGIN and PASSWORD)
 //   MOCK=1 npm run screenshots        made-up data
 //
-// OUT: folder for the pictures, default ../docs/pictures. Shows what is there: start a class first.
+// OUT: folder for the pictures, default ../docs/pictures. A classroom in which a class runs is shown as it
+// is; in any other a course with students is made and started first: use one that may be thrown away.
 import { mkdir } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { openBrowser } from "./browser.mjs";
@@ -47,6 +48,37 @@ async function look(language, scheme) {
   await page.reload();
 }
 
+/** A class at work: a course with students, all started, and the teacher's own desktop. */
+async function startClass() {
+  const { user, csrf } = await read("session");
+  const ask = async (method, path, body) => {
+    const answer = await page.evaluate(
+      async ([m, p, b, token]) => {
+        const response = await fetch(`api/v1/${p}`, { method: m, headers: { "Content-Type": "application/json", "X-Lyceum-CSRF": token }, body: JSON.stringify(b) });
+        return { ok: response.ok, text: await response.text() };
+      },
+      [method, path, body, csrf],
+    );
+    if (!answer.ok) throw new Error(`${method} ${path}: ${answer.text}`);
+    return answer.text ? JSON.parse(answer.text) : null;
+  };
+  const image = (await read("images")).find((i) => i.releases.some((r) => r.state === "offered"));
+  if (!image) throw new Error("the classroom has no image with a release: seal one first");
+  const { id } = await ask("POST", "courses", { name: "Introduction to Python", image: image.id, persistence: "throwaway" });
+  const names = ["王小明", "林雅婷", "陳冠宇", "張家豪", "李怡君", "黃柏翰", "吳欣怡", "劉俊傑", "Ada Lin", "Grace Chen", "Alan Wu", "許志偉"];
+  const csv = ["login,name", ...names.map((name, i) => `s11301${String(i + 1).padStart(2, "0")},${name}`)].join("\n");
+  await ask("PUT", `courses/${id}/roster`, { csv, create_accounts: true });
+  const own = await ask("POST", "desktops", { course: id, user: user.id });
+  await ask("POST", `courses/${id}/start`, {});
+  await ask("POST", `desktops/${own.id}/start`, {});
+  for (const end = Date.now() + 300_000; ; ) {
+    const desktops = await read(`desktops?course=${id}`);
+    if (desktops.length === names.length + 1 && desktops.every((d) => d.phase === "running")) break;
+    if (Date.now() > end) throw new Error(`the class is not up after 300 s: ${desktops.map((d) => `${d.user_name} ${d.phase} ${d.detail}`).join("; ")}`);
+    await new Promise((resolve) => setTimeout(resolve, 500));
+  }
+}
+
 await page.goto(`${base}/#/`);
 await page.locator("form").waitFor();
 for (const [language, scheme, suffix] of [["en", "light", "en-light"], ["zh-Hant", "dark", "zh-dark"]]) {
@@ -65,6 +97,7 @@ if (oneTime) {
 await page.locator(".page-head").waitFor();
 
 const read = (path) => page.evaluate(async (p) => (await fetch(`api/v1/${p}`)).json(), path);
+if (!mock && (await read("courses")).every((c) => c.running < 4)) await startClass();
 const courses = await read("courses");
 const course = [...courses].sort((a, b) => b.running - a.running)[0];
 const images = await read("images");
@@ -72,7 +105,7 @@ const image = images.find((i) => i.releases.length > 0) ?? images[0];
 const desktops = await read("desktops?all=true");
 const me = (await read("session")).user.id;
 const running = desktops.filter((d) => d.phase === "running");
-const desktop = running.find((d) => d.user === me) ?? running[0];
+const desktop = running.find((d) => d.user === me && d.course === course?.id) ?? running.find((d) => d.user === me) ?? running[0];
 
 const screens = [
   ["my-desktops", "/"],

@@ -276,7 +276,7 @@ export const en = {
       noRelease: "none yet",
       version: (n: number) => `v${n}`,
       unused: "not used",
-      usedBy: (n: number) => `by ${n}`,
+      usedBy: (n: number) => `in ${plural(n, "place", "places")}`,
     },
     here: "you are here",
     nextNoDraft: "Open a draft to change this image.",

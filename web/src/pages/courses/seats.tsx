@@ -52,13 +52,16 @@ function Seat({ desktop: d, teacher, chosen, onToggle, onDetails }: { desktop: D
         <label className="seat-name">
           <input type="checkbox" checked={chosen} onChange={onToggle} aria-label={t.courses.choose(d.user_name)} />
           <span title={d.user_name}>{d.user_name}</span>
+          {teacher && (
+            <span className="seat-role" title={t.role.teacher}>
+              <Icon name="course" size={18} />
+              <span className="sr-only">{t.role.teacher}</span>
+            </span>
+          )}
         </label>
         <Menu small label={`${t.common.actions}: ${d.user_name}`} items={items} />
       </div>
-      <span className="row wrap">
-        <PhaseBadge phase={d.phase} />
-        {teacher && <Tag>{t.role.teacher}</Tag>}
-      </span>
+      <PhaseBadge phase={d.phase} />
       <p className="seat-facts num">
         {d.phase === "running" ? (
           <>

@@ -56,10 +56,15 @@ function ReleaseRow({ release: r, newest }: { release: Release; newest: boolean 
             {t.images.coldOnly} {r.cold_reason}
           </Notice>
         )}
-        <p>
+        <div>
           <span className="muted">{t.images.usedBy}: </span>
-          {r.used_by.length > 0 ? r.used_by.join(", ") : t.images.notUsed}
-        </p>
+          {r.used_by.length === 0 && t.images.notUsed}
+          <ul className="used-by">
+            {r.used_by.map((who) => (
+              <li key={who}>{who}</li>
+            ))}
+          </ul>
+        </div>
       </div>
       <div className="row">
         {r.state === "offered" && (
