@@ -18,7 +18,8 @@ export function staleKeys(kind: string): string[] | null {
     case "host":
       return ["hosts", "storage", "health"];
     case "operation":
-      return ["operations"];
+      // A draft's machine tells of itself through the operations on it.
+      return ["operations", "images"];
     case "user":
       return ["users", "courses", "me"];
     case "settings":

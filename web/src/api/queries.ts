@@ -87,14 +87,12 @@ export const useRoster = (course: string) =>
     queryFn: ({ signal }) => get<Member[]>(`courses/${course}/roster`, signal),
   });
 
-const busyDraft = (images: Image[] | undefined) =>
-  images?.some(
-    (i) =>
-      i.draft &&
-      (i.draft.state === "importing" || i.draft.state === "sealing" || isMoving(i.draft.phase)),
-  )
-    ? 1500
-    : 30_000;
+const busyDraft = (images: Image[] | undefined) => {
+  const drafts = (images ?? []).flatMap((i) => (i.draft ? [i.draft] : []));
+  if (drafts.some((d) => d.state === "importing" || d.state === "sealing" || isMoving(d.phase))) return 1500;
+  // What the machine of an open draft does by itself is no event of the draft.
+  return drafts.some((d) => d.state === "ready") ? 4000 : 30_000;
+};
 
 export const useImages = () =>
   useQuery({
