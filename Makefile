@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run test build web setup tiny-image demo-image check fmt openapi completions screenshots bench clean
+.PHONY: help run test build web setup tiny-image demo-image check fmt openapi screenshots bench clean
 
 # Node may have been fetched into .lyceum/node (scripts/setup); mke2fs lives in sbin.
 export PATH := $(CURDIR)/.lyceum/node/node_modules/.bin:$(PATH):/usr/sbin:/sbin
@@ -85,7 +85,7 @@ screenshots: ## docs/pictures, from a classroom started for it
 	@scripts/setup --test
 	@$(MAKE) --no-print-directory build
 	@test -e $(IMAGES)/demo.qcow2 || $(MAKE) --no-print-directory demo-image
-	@scripts/with-classroom --program $(LYCEUM) --image $(IMAGES)/demo.qcow2 --memory 768 -- scripts/screenshots
+	@scripts/with-classroom --program $(LYCEUM) --image $(IMAGES)/demo.qcow2 --memory 768 -- npm --prefix web run --silent screenshots
 
 bench: ## the numbers of docs/benchmarks.md, on the classroom that runs (make run, in another terminal)
 	@mkdir -p .lyceum/bench
