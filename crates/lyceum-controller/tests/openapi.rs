@@ -36,18 +36,15 @@ fn every_reference_leads_somewhere_and_every_operation_has_an_id_of_its_own() {
     }
     let mut ids = HashSet::new();
     let mut problems = Vec::new();
-    walk(&document, &mut |key, value| match (key, value.as_str()) {
-        ("$ref", Some(target)) => {
-            if document.pointer(target.trim_start_matches('#')).is_none() {
-                problems.push(format!("{target} is not there"));
-            }
+    walk(&document, &mut |key, value| {
+        let Some(text) = value.as_str() else { return };
+        let there = document.pointer(text.trim_start_matches('#')).is_some();
+        if key == "$ref" && !there {
+            problems.push(format!("{text} is not there"));
         }
-        ("operationId", Some(id)) => {
-            if !ids.insert(id.to_owned()) {
-                problems.push(format!("{id} is there twice"));
-            }
+        if key == "operationId" && !ids.insert(text.to_owned()) {
+            problems.push(format!("{text} is there twice"));
         }
-        _ => {}
     });
     assert!(problems.is_empty(), "{problems:#?}");
     assert!(ids.len() > 50, "only {} operations", ids.len());

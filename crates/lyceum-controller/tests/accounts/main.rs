@@ -1,4 +1,5 @@
 //! Accounts, sessions, rosters, joining and the page, over real HTTP.
+#![allow(clippy::unwrap_used)] // A panic is how a test fails.
 
 mod page;
 mod people;
