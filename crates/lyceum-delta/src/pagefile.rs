@@ -117,7 +117,7 @@ impl PageWriter {
                 .checked_add(pages)
                 .is_some_and(|end| end <= b.bytes / PAGE as u64)
         });
-        if data.len() % PAGE != 0 || !fits {
+        if !data.len().is_multiple_of(PAGE) || !fits {
             return Err(DeltaError::Invalid(format!(
                 "{} bytes at page {first} of block {block}",
                 data.len()
@@ -141,10 +141,10 @@ impl PageWriter {
             return Ok(true);
         }
         let hash: Hash = *blake3::hash(content).as_bytes();
-        if let Some(Some(slot)) = before {
-            if self.slots[slot as usize].hash == hash {
-                return Ok(false);
-            }
+        if let Some(Some(slot)) = before
+            && self.slots[slot as usize].hash == hash
+        {
+            return Ok(false);
         }
         let slot = match (self.by_hash.get(&hash).copied(), before.flatten()) {
             (Some(same), old) => {
@@ -382,13 +382,12 @@ fn check_runs(path: &Path, part: &PagePart, runs: &[Run]) -> Result<(), DeltaErr
             return Err(damaged(path, "runs overlap"));
         }
         before = Some((run.block, end));
-        if let Some(slot) = run.slot {
-            if slot
+        if let Some(slot) = run.slot
+            && slot
                 .checked_add(u64::from(run.pages))
                 .is_none_or(|end| end > part.slots)
-            {
-                return Err(damaged(path, "a run points outside of the file"));
-            }
+        {
+            return Err(damaged(path, "a run points outside of the file"));
         }
     }
     Ok(())

@@ -156,12 +156,12 @@ impl DeltaWriter {
             })
         })?;
         fs::rename(&self.partial, &self.out).map_err(io(&self.out))?;
-        if let Some(parent) = self.out.parent() {
-            if let Err(e) = File::open(parent).and_then(|d| d.sync_all()) {
-                // An error means "not there", also for whoever looks at the folder.
-                fs::rename(&self.out, &self.partial).map_err(io(&self.out))?;
-                return Err(io(parent)(e));
-            }
+        if let Some(parent) = self.out.parent()
+            && let Err(e) = File::open(parent).and_then(|d| d.sync_all())
+        {
+            // An error means "not there", also for whoever looks at the folder.
+            fs::rename(&self.out, &self.partial).map_err(io(&self.out))?;
+            return Err(io(parent)(e));
         }
         self.finished = true;
         Ok(header)

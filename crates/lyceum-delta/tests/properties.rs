@@ -1,5 +1,7 @@
 //! Whatever is written is read back; whatever is changed is refused.
 
+#![allow(clippy::expect_used, reason = "a test fails by panicking")]
+
 use lyceum_delta::*;
 use lyceum_model::{Accelerator, MachineSize, Platform, ReleaseId};
 use proptest::prelude::*;

@@ -173,13 +173,14 @@ async fn measure(bench: &Bench, image: &Path, forks: usize) -> Result<()> {
         bench.seal(image).await?;
     }
     let mut machines = Vec::new();
-    let mut times = Vec::new();
+    let (mut times, mut cpu) = (Vec::new(), Vec::new());
     let (all, busy) = (Instant::now(), busy_seconds());
     for n in 1..=forks {
         let request = bench.fork_request(n)?;
         let began = Instant::now();
         let (instance, usable) = bench.start(request).await?;
         times.push(began.elapsed().as_secs_f64());
+        cpu.push(instance.usage().await?.cpu_ms);
         if n == 1 || n == forks {
             println!(
                 "fork {n}: {:.2} s, {usable:?}",
@@ -195,6 +196,11 @@ async fn measure(bench: &Bench, image: &Path, forks: usize) -> Result<()> {
         times[times.len() / 2],
         times[times.len() - 1],
         (busy_seconds() - busy) / forks as f64
+    );
+    cpu.sort_unstable();
+    println!(
+        "CPU time of QEMU until usable: median {} ms",
+        cpu[cpu.len() / 2]
     );
     let busy = busy_seconds();
     tokio::time::sleep(Duration::from_secs(5)).await;

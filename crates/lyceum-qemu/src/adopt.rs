@@ -97,7 +97,7 @@ async fn take_over(instance: &Arc<QemuInstance>, usable: Usable) -> Result<(), H
 async fn carry_on_or_end(instance: &Arc<QemuInstance>) -> Result<(), HypervisorError> {
     match instance.request.from {
         StartFrom::Cold | StartFrom::ColdForSeal { .. } => {
-            tokio::spawn(crate::start::drive_again(Arc::clone(instance)));
+            crate::start::spawn(Arc::clone(instance), None);
             Ok(())
         }
         StartFrom::Fork { .. } | StartFrom::Resume { .. } | StartFrom::HandOut { .. } => {

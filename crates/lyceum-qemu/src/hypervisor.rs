@@ -182,10 +182,10 @@ fn check_request(request: &StartRequest) -> Result<(), HypervisorError> {
             request.run_dir.display()
         ));
     }
-    if let Some(nic) = &request.nic {
-        if !is_mac(&nic.mac) {
-            return refuse(format!("{:?} is no MAC address", nic.mac));
-        }
+    if let Some(nic) = &request.nic
+        && !is_mac(&nic.mac)
+    {
+        return refuse(format!("{:?} is no MAC address", nic.mac));
     }
     if let Some(identity) = &request.identity {
         let id = &identity.machine_id;
@@ -229,7 +229,7 @@ impl Hypervisor for QemuHypervisor {
         )
         .await?;
         let instance = QemuInstance::new(Arc::clone(&self.context), request, launched, began);
-        tokio::spawn(crate::start::drive(Arc::clone(&instance), delta));
+        crate::start::spawn(Arc::clone(&instance), delta);
         Ok(instance)
     }
 

@@ -33,8 +33,26 @@ const TEXT_SCREEN: (u16, u16) = (720, 400);
 
 type Result<T> = std::result::Result<T, HypervisorError>;
 
-/// Brings a machine from its process to usable, or ends it with the reason.
-pub(crate) async fn drive(instance: Arc<QemuInstance>, delta: Option<Delta>) {
+/// Brings a machine from its process to usable, or ends it with the reason. A machine whose
+/// cold boot an earlier agent began is brought on the same way.
+pub(crate) fn spawn(instance: Arc<QemuInstance>, delta: Option<Delta>) {
+    let watched = Arc::clone(&instance);
+    let work = tokio::spawn(drive(instance, delta));
+    tokio::spawn(async move {
+        // Should it ever panic: a desktop that is starting for ever is the worst answer.
+        if work.await.is_err_and(|e| e.is_panic()) {
+            watched.note_end(
+                "an internal error of the host agent; its log says more",
+                false,
+            );
+            if let Err(e) = watched.process.kill().await {
+                tracing::error!(error = %e, "a failed start could not be ended");
+            }
+        }
+    });
+}
+
+async fn drive(instance: Arc<QemuInstance>, delta: Option<Delta>) {
     let limit = Duration::from_millis(instance.request.ready_timeout_ms);
     let work = async {
         match tokio::time::timeout(limit, run(&instance, delta)).await {
@@ -68,11 +86,6 @@ pub(crate) async fn drive(instance: Arc<QemuInstance>, delta: Option<Delta>) {
             }
         }
     }
-}
-
-/// Continues a cold boot whose agent was restarted.
-pub(crate) async fn drive_again(instance: Arc<QemuInstance>) {
-    drive(instance, None).await;
 }
 
 async fn run(instance: &QemuInstance, delta: Option<Delta>) -> Result<()> {

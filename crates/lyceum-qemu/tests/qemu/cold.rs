@@ -114,7 +114,7 @@ async fn a_draft_is_usable_as_soon_as_there_is_something_to_see() {
         .end(Duration::from_secs(1))
         .await
         .expect("end");
-    assert_eq!(ended(&*machine.instance).await.1, true);
+    assert!(ended(&*machine.instance).await.1);
 }
 
 /// The probe must come to a clear end on every host.

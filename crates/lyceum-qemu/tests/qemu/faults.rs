@@ -29,9 +29,7 @@ async fn a_guest_that_shuts_down_ends_its_machine() {
     let release = release().await;
     let room = Classroom::new();
     let machine = room.fork(release).await;
-    machine
-        .sh("(usleep 300000; poweroff -f) >/dev/null 2>&1 &")
-        .await;
+    machine.sh("(sleep 3; poweroff -f) >/dev/null 2>&1 &").await;
     let (reason, _) = ended(&*machine.instance).await;
     assert!(reason.contains("shut down"), "{reason}");
 }

@@ -1,5 +1,7 @@
 //! Real QEMU with the tiny image. One program, so that the release is sealed once.
 
+#![allow(clippy::expect_used, reason = "a test fails by panicking")]
+
 mod cold;
 mod common;
 mod faults;

@@ -27,26 +27,12 @@ async fn work(machine: &Machine, mark: &str) {
         ))
         .await;
     machine.sh("(while true; do echo $((++n)) > /run/count; usleep 20000; done) >/dev/null 2>&1 & echo $! > /run/pid").await;
-    machine
-        .instance
-        .set_clipboard(mark)
-        .await
-        .expect("clipboard");
 }
 
 async fn assert_work(machine: &Machine, mark: &str) {
     assert_eq!(
         machine.sh("cat /run/mark /root/mark /root/unsynced").await,
         format!("{mark}\n{mark}\n{mark}")
-    );
-    assert_eq!(
-        machine
-            .instance
-            .clipboard()
-            .await
-            .expect("clipboard")
-            .trim_end(),
-        mark
     );
     // The process goes on counting.
     machine.sh("kill -0 $(cat /run/pid); a=$(cat /run/count); i=0; while [ $(cat /run/count) = $a ]; do i=$((i+1)); [ $i -lt 200 ]; usleep 20000; done").await;
