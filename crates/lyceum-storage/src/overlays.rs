@@ -1,17 +1,30 @@
 //! Overlays and deltas: what desktops write, on the slow tier.
 
 use crate::agent::Agent;
-use crate::error::Result;
+use crate::error::{Result, StorageError};
+use lyceum_delta::Delta;
 use lyceum_disk::files;
 use lyceum_model::disk::layout;
 use lyceum_model::{DeltaId, DiskRef, OverlayId};
 use lyceum_proto::storage::{OverlayContent, OverlayRequest};
+use std::path::Path;
 
 /// An empty overlay and the first things a desktop writes.
 const EMPTY_OVERLAY: u64 = 1 << 20;
 
 fn overlay_key(id: &OverlayId) -> String {
     format!("overlay/{id}")
+}
+
+/// A desktop's disk is not made of a damaged copy. A delta whose header can't be read is not
+/// judged here: the host that is to start from it reads the header first, and refuses.
+fn verify(delta: &Path, overlay: &Path) -> Result<()> {
+    match Delta::read_header(delta) {
+        Ok(header) => Delta::verify_overlay(&header, overlay).map_err(|e| {
+            StorageError::damaged(format!("{e}; capture the desktop again and hand out that"))
+        }),
+        Err(_) => Ok(()),
+    }
 }
 
 impl Agent {
@@ -37,6 +50,7 @@ impl Agent {
                     inner
                         .slow
                         .need(files::bytes_on_disk(&from).max(EMPTY_OVERLAY), &what)?;
+                    verify(&inner.dirs.delta(delta), &from)?;
                     Ok(inner
                         .driver
                         .clone_delta(&request.release, delta, &id, cancel)?)

@@ -118,3 +118,81 @@ async fn round(app: &App, short: &mut HashMap<HostId, u32>) -> Result<(), super:
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::live::LiveDesktop;
+    use crate::reconcile::step::tests_support::desktop;
+    use lyceum_model::{Accelerator, Platform};
+    use lyceum_proto::host::HostLoad;
+
+    fn facts(admits: bool, available_mib: u64, memory_pressure: f64) -> HostFacts {
+        HostFacts {
+            version: String::new(),
+            platform: Platform {
+                qemu_version: String::new(),
+                machine_type: String::new(),
+                cpu_model: String::new(),
+                accelerator: Accelerator::Simulated,
+            },
+            warnings: Vec::new(),
+            cpus: 2,
+            load: HostLoad {
+                at: 0,
+                memory_mib: 10_000,
+                available_mib,
+                desktops_pss_mib: 0,
+                cpu_percent: 0.0,
+                desktops_cpu_percent: 0.0,
+                memory_pressure,
+                admits,
+                refuses_because: None,
+            },
+        }
+    }
+
+    #[test]
+    fn a_host_that_only_admits_no_more_suspends_nothing() {
+        assert!(!is_short(&facts(false, 5_000, 0.0)));
+        assert!(
+            !is_short(&facts(true, 100, 50.0)),
+            "it says itself that it has room"
+        );
+        assert!(is_short(&facts(false, 399, 0.0)));
+        assert!(is_short(&facts(false, 5_000, 26.0)));
+    }
+
+    #[test]
+    fn the_quietest_running_throw_away_desktop_goes_and_a_persistent_one_never() {
+        let host: HostId = "kvm1".parse().expect("id");
+        let named = |id: &str, phase, persistence| Desktop {
+            id: id.parse().expect("id"),
+            host: Some(host.clone()),
+            phase,
+            persistence,
+            ..desktop()
+        };
+        let all = [
+            named("busy", Phase::Running, Persistence::Throwaway),
+            named("quiet", Phase::Running, Persistence::Throwaway),
+            named("kept", Phase::Running, Persistence::Persistent),
+            named("starting", Phase::Starting, Persistence::Throwaway),
+        ];
+        let cpu = HashMap::from([(
+            all[0].id.clone(),
+            LiveDesktop {
+                pss_kib: 0,
+                cpu_percent: 80.0,
+                ..LiveDesktop::default()
+            },
+        )]);
+        assert_eq!(
+            victim(&host, &all, &cpu).map(|d| d.id.as_str()),
+            Some("quiet")
+        );
+        assert_eq!(victim(&host, &all[2..], &cpu), None);
+        let other: HostId = "kvm2".parse().expect("id");
+        assert_eq!(victim(&other, &all, &cpu), None);
+    }
+}
