@@ -5,6 +5,7 @@ use crate::auth::{Authenticator, LocalPasswords, Memory, SignInLimits};
 use crate::config::ControllerConfig;
 use crate::error::ApiFailure;
 use crate::live::Live;
+use crate::reads::Reads;
 use lyceum_api::Settings;
 use lyceum_model::UnixMillis;
 use lyceum_store::Store;
@@ -31,6 +32,8 @@ pub struct Inner {
     pub live: Live,
     /// Sessions and settings that were read lately.
     pub memory: Memory,
+    /// Courses, rosters and desktops that were read lately.
+    pub reads: Reads,
     /// Who checks passwords; the first with a person's `source` does.
     pub authenticators: Vec<Arc<dyn Authenticator>>,
     /// Hashes passwords.
@@ -107,6 +110,7 @@ impl App {
             agents: Agents::new(store.clone(), identity),
             live: Live::default(),
             memory: Memory::new(&store),
+            reads: Reads::new(&store),
             authenticators: vec![passwords.clone()],
             passwords,
             limits: SignInLimits::default(),

@@ -18,6 +18,7 @@ pub mod first_admin;
 pub mod housekeeping;
 pub mod live;
 pub mod orders;
+pub mod reads;
 pub mod reconcile;
 pub mod roster;
 pub mod server;

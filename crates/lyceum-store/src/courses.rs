@@ -73,8 +73,6 @@ pub struct CourseLine {
     pub students: i64,
     /// Desktops that run.
     pub running: i64,
-    /// What the person who asks is in it.
-    pub role: Option<MemberRole>,
     /// The release; see [`CourseRelease`].
     pub release: Option<CourseRelease>,
 }
@@ -137,30 +135,20 @@ pub async fn list(store: &Store) -> Result<Vec<Course>> {
         .collect()
 }
 
-/// Courses as somebody sees them: those of `user`, or with `everything` all. With `only`, that one.
-pub async fn lines(
-    store: &Store,
-    user: &UserId,
-    everything: bool,
-    only: Option<&CourseId>,
-) -> Result<Vec<CourseLine>> {
+/// All that are not being deleted, by title, with what a list of courses shows.
+pub async fn lines(store: &Store) -> Result<Vec<CourseLine>> {
     sqlx::query(
-        "SELECT c.*, i.name AS image_name, m.role AS my_role,
+        "SELECT c.*, i.name AS image_name,
            (SELECT COUNT(*) FROM members s WHERE s.course_id = c.id AND s.role = 'student') AS students,
            (SELECT COUNT(*) FROM desktops d WHERE d.course_id = c.id AND d.phase = 'running') AS running,
            r.id AS its_release, r.version AS its_version, r.manifest AS its_manifest
          FROM courses c
          JOIN images i ON i.id = c.image_id
-         LEFT JOIN members m ON m.course_id = c.id AND m.user_id = $1
          LEFT JOIN releases r ON r.id = COALESCE(c.release_id,
            (SELECT n.id FROM releases n WHERE n.image_id = c.image_id AND n.state = 'offered'
             ORDER BY n.version DESC LIMIT 1))
-         WHERE c.deleting = 0 AND ($2 = 1 OR m.role IS NOT NULL) AND ($3 = '' OR c.id = $3)
-         ORDER BY c.name, c.id",
+         WHERE c.deleting = 0 ORDER BY c.name, c.id",
     )
-    .bind(user.as_str())
-    .bind(i64::from(everything))
-    .bind(only.map_or("", CourseId::as_str))
     .fetch_all(store.pool())
     .await?
     .iter()
@@ -171,7 +159,6 @@ pub async fn lines(
             image_name: row.try_get("image_name")?,
             students: row.try_get("students")?,
             running: row.try_get("running")?,
-            role: parse_opt("members.role", row.try_get("my_role")?)?,
             release: match release {
                 Some(id) => Some(CourseRelease {
                     id,
@@ -260,33 +247,19 @@ pub async fn members_tx(tx: &mut Tx, id: &CourseId) -> Result<Vec<Member>> {
         .collect()
 }
 
-/// What somebody is in a course that is not being deleted.
-pub async fn role(store: &Store, id: &CourseId, user: &UserId) -> Result<Option<MemberRole>> {
+/// Who is what in which course; courses that are being deleted have nobody.
+pub async fn all_members(store: &Store) -> Result<Vec<(CourseId, UserId, MemberRole)>> {
     sqlx::query(
-        "SELECT m.role FROM members m JOIN courses c ON c.id = m.course_id
-         WHERE m.course_id = $1 AND m.user_id = $2 AND c.deleting = 0",
+        "SELECT m.course_id, m.user_id, m.role FROM members m
+         JOIN courses c ON c.id = m.course_id WHERE c.deleting = 0",
     )
-    .bind(id.as_str())
-    .bind(user.as_str())
-    .fetch_optional(store.pool())
-    .await?
-    .map(|row| parse("members.role", row.try_get("role")?))
-    .transpose()
-}
-
-/// The courses somebody is in, that are not being deleted, with the role there.
-pub async fn of_user(store: &Store, user: &UserId) -> Result<Vec<(CourseId, MemberRole)>> {
-    sqlx::query(
-        "SELECT m.course_id, m.role FROM members m JOIN courses c ON c.id = m.course_id
-         WHERE m.user_id = $1 AND c.deleting = 0",
-    )
-    .bind(user.as_str())
     .fetch_all(store.pool())
     .await?
     .iter()
     .map(|row| {
         Ok((
             parse("members.course_id", row.try_get("course_id")?)?,
+            parse("members.user_id", row.try_get("user_id")?)?,
             parse("members.role", row.try_get("role")?)?,
         ))
     })

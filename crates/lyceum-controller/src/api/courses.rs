@@ -50,18 +50,20 @@ async fn lines(
     actor: &Actor,
     only: Option<&CourseId>,
 ) -> Result<Vec<api::Course>, ApiFailure> {
-    // The local command line is on no roster.
-    let nobody: UserId = "local".parse().map_err(ApiFailure::internal)?;
-    let user = actor.user_id().unwrap_or(&nobody);
-    let lines = courses::lines(&app.store, user, actor.is_admin(), only).await?;
-    if lines.is_empty() {
-        return Ok(Vec::new());
-    }
+    let (lines, rosters) = (app.reads.courses().await?, app.reads.rosters().await?);
     let platforms = platforms(app).await?;
-    lines
-        .into_iter()
-        .map(|line| shown(line, &platforms))
-        .collect()
+    let mut out = Vec::new();
+    for line in lines.iter() {
+        let id = &line.course.id;
+        let role = actor
+            .user_id()
+            .and_then(|user| rosters.get(id)?.get(user))
+            .copied();
+        if only.is_none_or(|only| only == id) && (role.is_some() || actor.is_admin()) {
+            out.push(shown(line, role, &platforms)?);
+        }
+    }
+    Ok(out)
 }
 
 /// What the hosts that joined said they are.
@@ -101,8 +103,12 @@ fn cold_reason(
     reason
 }
 
-fn shown(line: CourseLine, platforms: &[Platform]) -> Result<api::Course, ApiFailure> {
-    let course = line.course;
+fn shown(
+    line: &CourseLine,
+    role: Option<MemberRole>,
+    platforms: &[Platform],
+) -> Result<api::Course, ApiFailure> {
+    let course = line.course.clone();
     let manifest: Option<ReleaseManifest> = line
         .release
         .as_ref()
@@ -118,14 +124,14 @@ fn shown(line: CourseLine, platforms: &[Platform]) -> Result<api::Course, ApiFai
         id: course.id,
         name: course.name,
         image: course.image,
-        image_name: line.image_name,
+        image_name: line.image_name.clone(),
         release_version: line.release.as_ref().map(|r| r.version.max(0) as u32),
         follow_newest: course.release.is_none(),
-        release: line.release.map(|r| r.id),
+        release: line.release.as_ref().map(|r| r.id.clone()),
         size,
         persistence: course.persistence,
         outside: course.outside,
-        my_role: line.role.map(shown_role),
+        my_role: role.map(shown_role),
         students: line.students.max(0) as u32,
         running: line.running.max(0) as u32,
         cold_reason: manifest.and_then(|m| cold_reason(&m, size, platforms)),

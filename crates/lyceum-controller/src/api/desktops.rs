@@ -89,40 +89,32 @@ async fn list(
     Query(query): Query<DesktopQuery>,
 ) -> Result<Json<Vec<Desktop>>, ApiFailure> {
     let staff = query.course.is_some() || query.all == Some(true);
-    let (found, names) = if let Some(course) = &query.course {
+    if let Some(course) = &query.course {
         actor.require_course_staff(&app, course).await?;
-        (
-            rows::of_course(&app.store, course).await?,
-            rows::names(&app.store, Filter::Course(course)).await?,
-        )
-    } else if query.all == Some(true) {
+    } else if staff {
         actor.require_teacher()?;
-        let mut all = rows::all(&app.store).await?;
-        if actor.require_admin().is_err() {
-            let mine = courses_i_run(&app, &actor, &all).await;
-            all.retain(
-                |d| matches!(&d.owner, Owner::Course { course, .. } if mine.contains(course)),
-            );
-        }
-        (all, rows::names(&app.store, Filter::All).await?)
-    } else {
-        let Some(user) = actor.user_id() else {
-            return Ok(Json(Vec::new()));
-        };
-        (
-            rows::of_user(&app.store, user).await?,
-            rows::names(&app.store, Filter::User(user)).await?,
-        )
+    }
+    let all = app.reads.desktops().await?;
+    let mine = match &query.course {
+        None if staff && !actor.is_admin() => courses_i_run(&app, &actor, &all.rows).await,
+        _ => HashSet::new(),
     };
+    let wanted = |d: &&rows::Desktop| match (&d.owner, &query.course) {
+        (Owner::Draft { .. }, _) => false,
+        (Owner::Course { course, .. }, Some(asked)) => course == asked,
+        (Owner::Course { course, .. }, None) if staff => actor.is_admin() || mine.contains(course),
+        (Owner::Course { user, .. }, None) => actor.user_id() == Some(user),
+    };
+    let found: Vec<&rows::Desktop> = all.rows.iter().filter(wanted).collect();
     let live = app.live.desktops();
     let mut out = Vec::with_capacity(found.len());
     for d in found {
         // Who was taken off a roster has lost the desktop although its row is still being cleared up.
-        if !staff && actor.require_desktop(&app, &d).await.is_err() {
+        if !staff && actor.require_desktop(&app, d).await.is_err() {
             continue;
         }
-        let id = d.id.clone();
-        out.extend(shown(d, names.get(&id), live.get(&id), staff));
+        let (names, live) = (all.names.get(&d.id), live.get(&d.id));
+        out.extend(shown(d.clone(), names, live, staff));
     }
     Ok(Json(out))
 }

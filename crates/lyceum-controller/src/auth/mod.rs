@@ -18,7 +18,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, header};
 use lyceum_model::{CourseId, SessionId, UserId};
-use lyceum_store::courses::{self, Course, MemberRole};
+use lyceum_store::courses::{Course, MemberRole};
 use lyceum_store::desktops::{Desktop, Owner};
 use lyceum_store::users::{Role, User};
 use std::net::IpAddr;
@@ -173,10 +173,11 @@ impl Actor {
         app: &App,
         course: &CourseId,
     ) -> Result<Option<MemberRole>, ApiFailure> {
-        match self.user_id() {
-            Some(user) => Ok(courses::role(&app.store, course, user).await?),
-            None => Ok(None),
-        }
+        let Some(user) = self.user_id() else {
+            return Ok(None);
+        };
+        let rosters = app.reads.rosters().await?;
+        Ok(rosters.get(course).and_then(|r| r.get(user)).copied())
     }
 
     /// Teachers of this course and admins. Members who are not get 403, everybody else 404.
@@ -199,9 +200,12 @@ impl Actor {
         if !self.is_admin() && self.course_role(app, id).await?.is_none() {
             return Err(ApiFailure::not_found("course"));
         }
-        courses::get(&app.store, id)
-            .await?
-            .filter(|c| !c.deleting)
+        let courses = app.reads.courses().await?;
+        courses
+            .iter()
+            .map(|line| &line.course)
+            .find(|c| c.id == *id)
+            .cloned()
             .ok_or_else(|| ApiFailure::not_found("course"))
     }
 
