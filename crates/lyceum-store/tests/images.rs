@@ -198,7 +198,7 @@ async fn a_draft_moves_on_only_from_the_step_that_was_read() {
     );
     assert!(!drafts::delete(&mut tx, &d).await.unwrap());
     tx.commit().await.unwrap();
-    assert_eq!(drafts::all(&store).await.unwrap(), [one.clone()]);
+    assert_eq!(drafts::all(&store).await.unwrap(), std::slice::from_ref(&one));
     let mut tx = store.begin_write().await.unwrap();
     assert!(drafts::delete(&mut tx, &one).await.unwrap());
     tx.commit().await.unwrap();

@@ -1,4 +1,6 @@
 //! The store on SQLite; on PostgreSQL too when `LYCEUM_TEST_POSTGRES` names a database.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use lyceum_store::{Store, agents};
 
 async fn store() -> (tempfile::TempDir, Store) {

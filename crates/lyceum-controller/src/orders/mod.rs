@@ -92,6 +92,7 @@ pub struct Target {
 }
 
 /// Gives the order and returns its operation. `targets` were read or made in `tx`.
+#[allow(clippy::too_many_arguments)] // Each is a thing of its own; a struct would only rename them.
 pub async fn give(
     tx: &mut Tx,
     settings: &lyceum_api::Settings,

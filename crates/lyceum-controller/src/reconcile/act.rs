@@ -237,10 +237,9 @@ async fn run(app: &App, seen: &Desktop) -> Result<Progress, StepError> {
             }
             if e.code() == Some(code::DAMAGED)
                 && let Some(release) = &seen.release
+                && let Err(e) = crate::drafts::mark_damaged(app, release, &e.to_string()).await
             {
-                if let Err(e) = crate::drafts::mark_damaged(app, release, &e.to_string()).await {
-                    tracing::error!(%release, "it is damaged, and that could not be noted: {e}");
-                }
+                tracing::error!(%release, "it is damaged, and that could not be noted: {e}");
             }
             give_up(app, seen, &e.to_string()).await
         }

@@ -172,7 +172,12 @@ impl Room {
         room.start_host().await;
         room.start_gateway_to_host().await;
         room.start_controller();
-        let direct = room.app.agents.host(&"kvm1".parse().unwrap()).await.unwrap();
+        let direct = room
+            .app
+            .agents
+            .host(&"kvm1".parse().unwrap())
+            .await
+            .unwrap();
         if let Err(e) = direct.get::<Value>("/v1/host").await {
             panic!("{e}");
         }
@@ -292,7 +297,9 @@ impl Room {
         runtime.spawn(async move {
             let listener = TcpListener::from_std(listener).unwrap();
             let never = CancellationToken::new();
-            lyceum_host::run_on(config, hypervisor, identity, listener, never).await.unwrap();
+            lyceum_host::run_on(config, hypervisor, identity, listener, never)
+                .await
+                .unwrap();
         });
         self.host = Some(runtime);
     }
@@ -569,13 +576,18 @@ impl Room {
             host.get("/v1/watch?after=0&wait_ms=0").await.unwrap();
         assert!(observed.seals.is_empty(), "{context}: {:?}", observed.seals);
         // What a draft was published as is forgotten with the draft.
-        let mine = known.iter().map(|d| format!("{d}.json")).collect::<Vec<_>>();
+        let mine = known
+            .iter()
+            .map(|d| format!("{d}.json"))
+            .collect::<Vec<_>>();
         for folder in ["fast/published", "fast/imports"] {
             let left: Vec<_> = std::fs::read_dir(self.path(folder))
                 .map(|dir| dir.flatten().map(|e| e.file_name()).collect())
                 .unwrap_or_default();
-            let left: Vec<_> =
-                left.into_iter().filter(|name| !mine.iter().any(|m| name == m.as_str())).collect();
+            let left: Vec<_> = left
+                .into_iter()
+                .filter(|name| !mine.iter().any(|m| name == m.as_str()))
+                .collect();
             assert!(left.is_empty(), "{context}: {folder} holds {left:?}");
         }
     }

@@ -169,7 +169,7 @@ fn tier(check: &'static str, dir: &Path) -> Vec<Finding> {
     let at = existing(dir);
     let shown = dir.display();
     let space = match nix::sys::statvfs::statvfs(&at) {
-        Ok(stat) => stat.blocks_available() as u64 * stat.fragment_size() as u64,
+        Ok(stat) => stat.blocks_available() * stat.fragment_size(),
         Err(e) => {
             return vec![Finding::fail(
                 check,
