@@ -19,7 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -72,8 +72,8 @@ impl Controller {
         if let Ok(name) = std::fs::read_to_string("/proc/sys/kernel/hostname") {
             config.names.push(name.trim().to_owned());
         }
-        let public = listen(config.listen).await?;
-        let agents = listen(config.agent_listen).await?;
+        let public = listen(config.listen)?;
+        let agents = listen(config.agent_listen)?;
         let socket = local_socket(&config)?;
         let app = App::open(config).await?;
         let agent_address = agents.local_addr().map_err(|source| StartError::Listen {
@@ -160,10 +160,22 @@ pub async fn run(
     controller.serve(shutdown).await
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| StartError::Listen { address, source })
+/// Connections that wait to be accepted: a whole school may open the page in the same second,
+/// and one that finds no place is tried again by the kernel only a second later.
+const BACKLOG: u32 = 4096;
+
+fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+    let listen = || {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        // Connections of a controller that was just killed must not keep the next one out.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().map_err(|source| StartError::Listen { address, source })
 }
 
 /// The local socket, for this user only from the first moment: it is made under another name,
