@@ -109,8 +109,8 @@ async fn the_newest_offered_is_what_following_courses_use() {
     let r2 = release(&mut tx, &a, "r2").await;
     for (id, pinned) in [("follows", None), ("pins", Some("r2"))] {
         sqlx::query(
-            "INSERT INTO courses (id, name, image_id, release_id, persistence, outside, created)
-             VALUES ($1, $1, $2, $3, 'throwaway', 0, 0)",
+            "INSERT INTO courses (id, name, image_id, release_id, persistence, outside, deleting, created)
+             VALUES ($1, $1, $2, $3, 'throwaway', 0, 0, 0)",
         )
         .bind(id)
         .bind(a.as_str())
@@ -198,7 +198,10 @@ async fn a_draft_moves_on_only_from_the_step_that_was_read() {
     );
     assert!(!drafts::delete(&mut tx, &d).await.unwrap());
     tx.commit().await.unwrap();
-    assert_eq!(drafts::all(&store).await.unwrap(), std::slice::from_ref(&one));
+    assert_eq!(
+        drafts::all(&store).await.unwrap(),
+        std::slice::from_ref(&one)
+    );
     let mut tx = store.begin_write().await.unwrap();
     assert!(drafts::delete(&mut tx, &one).await.unwrap());
     tx.commit().await.unwrap();

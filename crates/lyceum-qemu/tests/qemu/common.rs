@@ -308,7 +308,7 @@ impl Machine {
         // Typed again when keys got lost; run once all the same. The blank keeps a subshell
         // from being read as arithmetic.
         let script = format!(
-            "if mkdir /run/{mark}; then out=$( {command} ); code=$?; printf '{mark} %s\\n%s' $code \"$out\" > /run/lyceum/clipboard; fi 2>/dev/null"
+            "if mkdir /run/{mark}; then out=$( {command} ); code=$?; printf '{mark} %s\\n%s\\n{mark}' $code \"$out\" > /run/lyceum/clipboard; fi 2>/dev/null"
         );
         self.instance
             .set_clipboard(&script)
@@ -319,7 +319,11 @@ impl Machine {
             let deadline = std::time::Instant::now() + Duration::from_secs(15);
             while std::time::Instant::now() < deadline {
                 let text = self.instance.clipboard().await.expect("clipboard");
-                if let Some(rest) = text.strip_prefix(&mark) {
+                // Both marks: it is not read while it is being written.
+                let whole = text
+                    .strip_prefix(&mark)
+                    .and_then(|rest| rest.strip_suffix(&mark));
+                if let Some(rest) = whole {
                     let (code, out) = rest.split_once('\n').expect("two lines");
                     assert_eq!(code.trim(), "0", "{command}: {out}");
                     return out.trim_end().to_owned();
