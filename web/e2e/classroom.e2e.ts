@@ -48,6 +48,15 @@ async function go(page: Page, path: string) {
 async function audit(page: Page): Promise<string[]> {
   await until("what is loading", async () => (await page.locator(".skeleton").count()) === 0);
   // Evaluated by the debugger, not as a script element: the page's policy stays as it is.
+  // What is just fading in has not its colours yet.
+  await page.evaluate(() =>
+    Promise.allSettled(
+      document
+        .getAnimations()
+        .filter((a) => a.effect?.getComputedTiming().iterations !== Infinity)
+        .map((a) => a.finished),
+    ),
+  );
   await page.evaluate(await axe);
   const found = await page.evaluate(async () => {
     const { axe } = window as unknown as { axe: { run: (what: Document, options: object) => Promise<{ violations: { id: string; help: string; nodes: { target: string[]; failureSummary?: string }[] }[] }> } };

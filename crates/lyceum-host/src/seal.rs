@@ -220,14 +220,14 @@ pub(crate) async fn begin(
 pub(crate) async fn cancel(agent: &Arc<Agent>, draft: &DraftId) -> Result<(), ApiError> {
     let seals = &agent.seals;
     let _gate = seals.gate.lock().await;
-    let job = seals
-        .jobs
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .remove(draft);
+    // It stays among the jobs until it is over: whoever asks may go away while this waits, and the
+    // next one must wait for the same end, or the job would speak up again after it was forgotten.
+    let jobs = || seals.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+    let job = jobs().get(draft).cloned();
     if let Some(job) = job {
         job.cancel.cancel();
         job.over.cancelled().await;
+        jobs().remove(draft);
     }
     let path = seals.path(draft);
     match std::fs::remove_file(&path) {
