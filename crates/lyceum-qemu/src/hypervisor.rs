@@ -32,8 +32,8 @@ pub struct QemuHypervisor {
 
 impl QemuHypervisor {
     /// Finds out QEMU's version and which accelerator works. Blocks: with
-    /// [`AcceleratorChoice::Auto`] on a host with `/dev/kvm` it runs a trivial guest, for at
-    /// most [`probe::KVM_PATIENCE`].
+    /// [`AcceleratorChoice::Auto`] on a host with `/dev/kvm` it runs a trivial guest some times, each
+    /// for at most [`probe::KVM_PATIENCE`].
     pub fn new(config: QemuConfig) -> Result<QemuHypervisor, HypervisorError> {
         let version = probe::version(&config.binary)?;
         if version.major < 10 {
@@ -44,7 +44,7 @@ impl QemuHypervisor {
         let accelerator = match config.accelerator {
             AcceleratorChoice::Kvm => Accelerator::Kvm,
             AcceleratorChoice::Tcg => Accelerator::Tcg,
-            AcceleratorChoice::Auto => match probe::kvm(&config.binary) {
+            AcceleratorChoice::Auto => match probe::kvm(&config.binary, &config.cpu_model) {
                 probe::Kvm::Works => Accelerator::Kvm,
                 probe::Kvm::Broken(why) | probe::Kvm::Absent(why) => {
                     tracing::warn!(%why, "KVM does not work here: guests run in software emulation, many times slower");

@@ -27,6 +27,7 @@ mod lines;
 pub mod machine;
 pub mod pages;
 pub mod probe;
+mod probe_guest;
 mod process;
 pub mod qmp;
 pub mod rfb;

@@ -1,8 +1,8 @@
 //! Whether QEMU and KVM really work on this host.
 //!
-//! A `/dev/kvm` that opens proves nothing: a trivial guest is run with it to completion.
+//! A `/dev/kvm` that opens proves nothing: a small 64-bit guest is run with it to completion.
 
-use crate::config::QemuConfig;
+use crate::probe_guest::{DONE, EXIT_PORT, WRONG, boot_sector};
 use crate::util::io_error;
 use lyceum_hypervisor::HypervisorError;
 use std::io::{Read, Write};
@@ -10,14 +10,19 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// Grows when what is tried changes: a verdict that was kept is of this version or is not used.
+pub const VERSION: u32 = 2;
+
 /// How long the trivial guest may take. With a KVM that works it takes a tenth of a second.
 pub const KVM_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often it must run before KVM is trusted.
 const KVM_TRIES: usize = 4;
 
-/// What the trivial guest leaves as its exit status.
-const SUCCESS: i32 = (0x2a << 1) | 1;
+/// QEMU's exit status when the guest wrote this to the exit port.
+const fn exit_status(byte: u8) -> i32 {
+    ((byte as i32) << 1) | 1
+}
 
 /// Devices that a desktop needs, with the packages that bring them on Debian.
 pub const DEVICES: [(&str, &str); 8] = [
@@ -116,9 +121,10 @@ pub fn missing_devices(
         .collect())
 }
 
-/// Runs a trivial guest with KVM: the firmware boots a sector that reports back. Takes at most
-/// [`KVM_PATIENCE`], whatever KVM does.
-pub fn kvm(binary: &Path) -> Kvm {
+/// Runs a trivial guest with KVM and the CPU of the desktops, several times: the firmware boots a sector
+/// that goes over to 64 bits, uses memory, SSE and the timer, and reports back. Each takes at most
+/// [`KVM_PATIENCE`], whatever KVM does, and the first that fails is the last.
+pub fn kvm(binary: &Path, cpu_model: &str) -> Kvm {
     if let Err(e) = std::fs::File::options()
         .read(true)
         .write(true)
@@ -136,32 +142,22 @@ pub fn kvm(binary: &Path) -> Kvm {
     }
     // More than once: a broken nested KVM was seen to run one such guest in eight.
     for _ in 0..KVM_TRIES {
-        if let Err(why) = run_trivial_guest(binary, "kvm", KVM_PATIENCE) {
+        if let Err(why) = run_trivial_guest(binary, "kvm", cpu_model, KVM_PATIENCE) {
             return Kvm::Broken(format!(
-                "/dev/kvm opens, but a trivial guest does not run with it: {why}"
+                "/dev/kvm opens, but a small 64-bit guest does not run with it: {why}"
             ));
         }
     }
     Kvm::Works
 }
 
-/// A boot sector that writes 0x2a to the exit device.
-fn boot_sector() -> [u8; 512] {
-    let mut sector = [0u8; 512];
-    // mov dx, 0xf4; mov al, 0x2a; out dx, al; hlt; jmp to hlt
-    let code = [0xba, 0xf4, 0x00, 0xb0, 0x2a, 0xee, 0xf4, 0xeb, 0xfd];
-    sector[..code.len()].copy_from_slice(&code);
-    (sector[510], sector[511]) = (0x55, 0xaa);
-    sector
-}
-
 /// The guest runs on any accelerator; so the probe itself can be tested where KVM does not work.
 pub fn run_trivial_guest(
     binary: &Path,
     accelerator: &str,
+    cpu_model: &str,
     patience: Duration,
 ) -> Result<(), String> {
-    let cpu_model = QemuConfig::default().cpu_model;
     let path = std::env::temp_dir().join(format!(
         "lyceum-probe-{}-{}",
         std::process::id(),
@@ -190,7 +186,7 @@ pub fn run_trivial_guest(
                     accelerator,
                     "-no-reboot",
                     "-device",
-                    "isa-debug-exit,iobase=0xf4,iosize=0x04",
+                    &format!("isa-debug-exit,iobase={EXIT_PORT},iosize=1"),
                 ])
                 .arg("-drive")
                 .arg(format!(
@@ -215,7 +211,14 @@ fn wait(child: &mut Child, patience: Duration) -> Result<(), String> {
     let deadline = Instant::now() + patience;
     loop {
         match child.try_wait() {
-            Ok(Some(status)) if status.code() == Some(SUCCESS) => return Ok(()),
+            Ok(Some(status)) if status.code() == Some(exit_status(DONE)) => return Ok(()),
+            Ok(Some(status)) if status.code() == Some(exit_status(WRONG)) => {
+                return Err("its memory did not hold what was written to it".into());
+            }
+            // An exception is a triple fault, so a reset, so the end.
+            Ok(Some(status)) if status.code() == Some(0) => {
+                return Err("it crashed".into());
+            }
             Ok(Some(status)) => {
                 let mut text = String::new();
                 if let Some(errors) = child.stderr.take() {

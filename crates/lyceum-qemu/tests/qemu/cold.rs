@@ -108,23 +108,51 @@ async fn a_draft_is_usable_as_soon_as_there_is_something_to_see() {
     );
     request.identity = None;
     let machine = room.start(request).await;
-    // The guest is asked to shut down, and does or is ended.
+    // Without patience for it the guest is ended, and the reason says so.
     machine
         .instance
-        .end(Duration::from_secs(1))
+        .end(Duration::from_millis(1))
         .await
         .expect("end");
-    assert!(ended(&*machine.instance).await.1);
+    let (reason, expected) = ended(&*machine.instance).await;
+    assert!(expected && reason.contains("did not shut down"), "{reason}");
+}
+
+/// The tiny image ignores the power button.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_draft_shuts_down_through_its_helper() {
+    let release = release().await;
+    let room = Classroom::new();
+    let top = room.overlay(&release.disk);
+    let mut request = room.request(StartFrom::Cold, top.clone(), Some(release.disk.clone()));
+    request.identity = None;
+    let machine = room.start(request).await;
+    machine
+        .instance
+        .end(Duration::from_secs(300))
+        .await
+        .expect("end");
+    let (reason, expected) = ended(&*machine.instance).await;
+    assert_eq!(
+        (reason.as_str(), expected),
+        ("the guest shut down, asked through its helper", true)
+    );
+    qemu_img(&["check", "-q", &top.display().to_string()]);
 }
 
 /// The probe must come to a clear end on every host.
 #[test]
 fn kvm_is_judged_by_running_a_guest() {
     let binary = std::path::Path::new("qemu-system-x86_64");
-    let tcg = lyceum_qemu::probe::run_trivial_guest(binary, "tcg", Duration::from_secs(60));
-    assert_eq!(tcg, Ok(()), "the trivial guest itself is wrong");
+    let cpu = lyceum_qemu::QemuConfig::default().cpu_model;
+    let patience = Duration::from_secs(60);
+    let run = |cpu: &str| lyceum_qemu::probe::run_trivial_guest(binary, "tcg", cpu, patience);
+    assert_eq!(run(&cpu), Ok(()), "the trivial guest itself is wrong");
+    // It needs what every 64-bit guest needs: on a CPU without it, it must not pass.
+    let without = run("qemu32").expect_err("a 32-bit CPU passed");
+    assert!(without.contains("crashed"), "{without}");
     let began = std::time::Instant::now();
-    let verdict = lyceum_qemu::probe::kvm(binary);
+    let verdict = lyceum_qemu::probe::kvm(binary, &cpu);
     eprintln!("{verdict:?} after {:?}", began.elapsed());
     assert!(
         lyceum_qemu::probe::missing_devices(binary)

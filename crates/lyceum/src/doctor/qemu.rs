@@ -1,6 +1,7 @@
 //! QEMU: there, new enough, with every device; and KVM, by running a guest.
 
 use super::Finding;
+use lyceum_qemu::QemuConfig;
 use lyceum_qemu::probe::{self, Kvm, Version};
 use std::path::Path;
 
@@ -68,8 +69,8 @@ pub(super) async fn check() -> Vec<Finding> {
 
 pub(super) async fn kvm() -> Finding {
     let slow = "guests are emulated: everything works, many times slower";
-    match blocking(|| probe::kvm(Path::new(BINARY))).await {
-        Some(Kvm::Works) => Finding::ok("kvm", "a guest ran to completion with it"),
+    match blocking(|| probe::kvm(Path::new(BINARY), &QemuConfig::default().cpu_model)).await {
+        Some(Kvm::Works) => Finding::ok("kvm", "a small 64-bit guest ran to completion with it"),
         Some(Kvm::Broken(why)) => Finding::warn(
             "kvm",
             why,

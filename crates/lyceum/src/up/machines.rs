@@ -3,8 +3,8 @@
 
 use super::layout::Layout;
 use lyceum_disk::driver::Owner;
-use lyceum_qemu::AcceleratorChoice;
 use lyceum_qemu::probe::{self, Kvm};
+use lyceum_qemu::{AcceleratorChoice, QemuConfig};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -25,17 +25,23 @@ pub struct Machines {
 /// to be given up, so it is run once per boot and QEMU.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Tried {
+    /// [`probe::VERSION`].
+    probe: u32,
     boot: String,
     qemu: String,
-    kvm: bool,
+    /// Why KVM does not work; absent: it works.
+    broken: Option<String>,
 }
 
-/// Decides.
-pub async fn choose(layout: &Layout) -> Machines {
+/// Decides; an accelerator that was chosen by a person is taken as it is.
+pub async fn choose(layout: &Layout, accelerator: AcceleratorChoice) -> Machines {
     let file = layout.path("kvm.json");
-    let accelerator = tokio::task::spawn_blocking(move || accelerator(&file))
-        .await
-        .unwrap_or(AcceleratorChoice::Auto);
+    let accelerator = match accelerator {
+        AcceleratorChoice::Auto => tokio::task::spawn_blocking(move || find_out(&file))
+            .await
+            .unwrap_or(AcceleratorChoice::Auto),
+        chosen => chosen,
+    };
     let user = nix::unistd::geteuid()
         .is_root()
         .then(|| {
@@ -54,11 +60,13 @@ pub async fn choose(layout: &Layout) -> Machines {
     }
 }
 
-fn accelerator(file: &Path) -> AcceleratorChoice {
-    let binary = Path::new("qemu-system-x86_64");
+fn find_out(file: &Path) -> AcceleratorChoice {
+    let QemuConfig {
+        binary, cpu_model, ..
+    } = QemuConfig::default();
     let (Ok(boot), Ok(qemu)) = (
         std::fs::read_to_string("/proc/sys/kernel/random/boot_id"),
-        probe::version(binary),
+        probe::version(&binary),
     ) else {
         return AcceleratorChoice::Auto;
     };
@@ -66,30 +74,32 @@ fn accelerator(file: &Path) -> AcceleratorChoice {
     let known = std::fs::read(file)
         .ok()
         .and_then(|text| serde_json::from_slice::<Tried>(&text).ok())
-        .filter(|tried| tried.boot == boot && tried.qemu == qemu);
-    let kvm = match known {
-        Some(tried) => tried.kvm,
-        None => {
-            let kvm = match probe::kvm(binary) {
-                Kvm::Works => true,
-                Kvm::Broken(why) | Kvm::Absent(why) => {
-                    eprintln!("KVM does not work here: {why}");
-                    eprintln!(
-                        "guests run in software emulation, many times slower; lyceum doctor says more"
-                    );
-                    false
-                }
-            };
-            if let Ok(text) = serde_json::to_vec(&Tried { boot, qemu, kvm }) {
-                // Without the file it is tried again next time.
-                let _ = lyceum_wire::write_atomically(file, &text, 0o600);
-            }
-            kvm
+        .filter(|t| t.probe == probe::VERSION && t.boot == boot && t.qemu == qemu);
+    let tried = known.unwrap_or_else(|| {
+        let tried = Tried {
+            probe: probe::VERSION,
+            boot,
+            qemu,
+            broken: match probe::kvm(&binary, &cpu_model) {
+                Kvm::Works => None,
+                Kvm::Broken(why) | Kvm::Absent(why) => Some(why),
+            },
+        };
+        if let Ok(text) = serde_json::to_vec(&tried) {
+            // Without the file it is tried again next time.
+            let _ = lyceum_wire::write_atomically(file, &text, 0o600);
         }
-    };
-    if kvm {
-        AcceleratorChoice::Kvm
-    } else {
-        AcceleratorChoice::Tcg
+        tried
+    });
+    match tried.broken {
+        None => AcceleratorChoice::Kvm,
+        Some(why) => {
+            // At every start: nobody should wonder why it is slow.
+            eprintln!("KVM does not work here: {why}");
+            eprintln!(
+                "guests run in software emulation, many times slower; lyceum doctor says more"
+            );
+            AcceleratorChoice::Tcg
+        }
     }
 }

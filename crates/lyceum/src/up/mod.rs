@@ -22,7 +22,7 @@ use child::{Part, Running};
 use layout::{Addresses, Layout, host_name};
 use lyceum_api::hosts::{AgentKind, Health, JoinToken, JoinTokenCreate};
 use lyceum_host::HostConfig;
-use lyceum_qemu::QemuConfig;
+use lyceum_qemu::{AcceleratorChoice, QemuConfig};
 use lyceum_storage::StorageConfig;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -61,9 +61,23 @@ pub struct UpArgs {
     /// Don't suspend desktops at the end; they run on and are found again at the next start
     #[arg(long)]
     leave_running: bool,
+    /// What guests run on: auto tries KVM with a guest of its own and takes software emulation (tcg)
+    /// where that fails
+    #[arg(long, value_name = "WHICH", env = "LYCEUM_ACCELERATOR", default_value = "auto",
+          value_parser = accelerator, hide_env_values = true)]
+    accelerator: AcceleratorChoice,
     /// Machines are simulated: a classroom without guests, to try things out
     #[arg(long)]
     simulated: bool,
+}
+
+fn accelerator(text: &str) -> Result<AcceleratorChoice, String> {
+    match text {
+        "auto" => Ok(AcceleratorChoice::Auto),
+        "kvm" => Ok(AcceleratorChoice::Kvm),
+        "tcg" => Ok(AcceleratorChoice::Tcg),
+        _ => Err("it is one of auto, kvm, tcg".to_owned()),
+    }
 }
 
 /// The page's address of the classroom whose controller has this socket.
@@ -257,7 +271,7 @@ async fn begin(
     let context = local(layout)?;
     wait_for(&context, &parts[0], "the controller", |_| true).await?;
 
-    let machines = machines::choose(layout).await;
+    let machines = machines::choose(layout, args.accelerator).await;
     let storage = StorageConfig {
         disk_owner: machines.owner,
         ..StorageConfig::new(
