@@ -12,9 +12,11 @@ mod identity;
 mod netlink;
 mod network;
 mod packet;
+mod power;
 mod protocol;
 mod sys;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -91,6 +93,8 @@ struct Helper {
     worker: Worker,
     ready: bool,
     ready_told: bool,
+    /// The program that shuts the guest down, once the answer is on its way.
+    power_off: Option<PathBuf>,
 }
 
 /// What a thread needs to hand back its answer.
@@ -129,6 +133,7 @@ impl Helper {
             worker,
             ready: false,
             ready_told: false,
+            power_off: None,
         })
     }
 
@@ -164,6 +169,9 @@ impl Helper {
                 self.channel
                     .send(asker.session, &line)
                     .map_err(|error| error.to_string())?;
+            }
+            if let Some(program) = self.power_off.take() {
+                power::off(program);
             }
         }
     }
@@ -243,6 +251,17 @@ impl Helper {
                         .map_err(|error| error.to_string())
                 });
             }
+            // Begun once the answer is sent: what shuts the guest down ends this program too.
+            Op::Shutdown => match power::program() {
+                Some(program) => {
+                    self.power_off = Some(program);
+                    answers.push((asker, Ok(Value::Null)));
+                }
+                None => answers.push((
+                    asker,
+                    Err("can't shut down: this guest has no program `poweroff`".into()),
+                )),
+            },
             Op::Sync => self.worker.spawn(asker, || {
                 sys::sync_all();
                 Ok(Value::Null)

@@ -90,6 +90,8 @@ pub enum Op {
     SetTime(u64),
     /// Put everything on disk.
     Sync,
+    /// Shut the whole guest down, as if its user had.
+    Shutdown,
     /// Put text on the clipboard.
     ClipboardSet(String),
     /// Read the clipboard's text.
@@ -169,6 +171,7 @@ fn parse_op(fields: &Map<String, Value>) -> Result<Op, String> {
         }
         "set_time" => Op::SetTime(number("time_unix_ms")?),
         "sync" => Op::Sync,
+        "shutdown" => Op::Shutdown,
         "clipboard_set" => Op::ClipboardSet(text("text")?.to_owned()),
         "clipboard_get" => Op::ClipboardGet,
         other => {

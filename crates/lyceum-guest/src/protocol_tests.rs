@@ -12,6 +12,7 @@ fn reads_every_request() {
     assert_eq!(op(r#"{"id":1,"op":"ping"}"#), Ok(Op::Ping));
     assert_eq!(op(r#"{"id":1,"op":"prepare_seal"}"#), Ok(Op::PrepareSeal));
     assert_eq!(op(r#"{"id":1,"op":"sync","new_field":[]}"#), Ok(Op::Sync));
+    assert_eq!(op(r#"{"id":1,"op":"shutdown"}"#), Ok(Op::Shutdown));
     assert_eq!(
         op(r#"{"id":1,"op":"set_time","time_unix_ms":5}"#),
         Ok(Op::SetTime(5))

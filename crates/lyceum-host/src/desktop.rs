@@ -83,14 +83,15 @@ enum Work {
         Save<DeltaId>,
         BoxFuture<'static, Result<SavedDelta, HypervisorError>>,
     ),
-    End(BoxFuture<'static, Result<(), HypervisorError>>),
+    /// With how the guest went, when it was given time.
+    End(BoxFuture<'static, Result<Option<String>, HypervisorError>>),
 }
 
 enum Done {
     Prepared(Result<Box<Prepared>, ErrorBody>),
     Launched(Box<Prepared>, Result<Arc<dyn Instance>, StartError>),
     Saved(Save<DeltaId>, Result<SavedDelta, HypervisorError>),
-    Ended(Result<(), HypervisorError>),
+    Ended(Result<Option<String>, HypervisorError>),
 }
 
 /// How a run ended.

@@ -66,8 +66,9 @@ pub trait Instance: Send + Sync {
     /// ends it. The disk is flushed and closed when this returns.
     async fn seal(&self) -> Result<SealSummary, HypervisorError>;
 
-    /// Asks the guest to shut down (ACPI) and waits for at most `patience`, then ends
-    /// it in any case. Idempotent. `Duration::ZERO`: ends it at once. Returns when the process is gone
+    /// Asks the guest to shut down, through its helper and then by its power button (ACPI), and waits
+    /// for at most `patience`, then ends it in any case; the reason in [`InstanceState::Ended`] says
+    /// which it was. Idempotent. `Duration::ZERO`: ends it at once. Returns when the process is gone
     /// and its run directory is removed.
     async fn end(&self, patience: std::time::Duration) -> Result<(), HypervisorError>;
 

@@ -206,6 +206,11 @@ impl Guest {
             .map(drop)
     }
 
+    /// Asks the guest to shut itself down; it has begun to when this returns.
+    pub async fn shutdown(&self, limit: Duration) -> Result<(), HypervisorError> {
+        self.ask("shutdown", json!({}), limit).await.map(drop)
+    }
+
     /// Puts text on the clipboard, at most [`MAX_CLIPBOARD`] bytes.
     pub async fn clipboard_set(&self, text: &str, limit: Duration) -> Result<(), HypervisorError> {
         if text.len() > MAX_CLIPBOARD {

@@ -21,6 +21,10 @@ use tokio_util::sync::CancellationToken;
 /// How long the guest may take for small requests.
 const GUEST_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long the helper may take to say that the guest has begun to shut down. A guest that is still
+/// booting has none yet.
+const HELPER_PATIENCE: Duration = Duration::from_secs(5);
+
 /// The state, shared with the task that waits for the process's end. That task holds
 /// no connection to the machine: dropping the last handle closes them.
 #[derive(Debug)]
@@ -54,6 +58,14 @@ impl StateCell {
     fn note_end(&self, reason: impl Into<String>, expected: bool) {
         let mut ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
         ending.get_or_insert_with(|| (reason.into(), expected));
+    }
+
+    /// Says more exactly how an end that was asked for comes about.
+    fn amend_end(&self, reason: &str) {
+        let mut ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((noted, true)) = ending.as_mut() {
+            reason.clone_into(noted);
+        }
     }
 }
 
@@ -231,13 +243,11 @@ impl Instance for QemuInstance {
         self.ending.cancel();
         self.note_end("it was ended", true);
         if !patience.is_zero() && self.process.is_alive() {
-            // A guest without ACPI ignores it; then patience runs out.
-            let asked = self
-                .qmp
-                .execute_within("system_powerdown", Value::Null, Duration::from_secs(5))
-                .await;
-            if asked.is_ok() {
-                let _ = tokio::time::timeout(patience, self.process.ended()).await;
+            if !self.shut_down(patience).await {
+                self.state.amend_end(&format!(
+                    "ended: the guest did not shut down within {} s, neither through its helper nor by its power button",
+                    patience.as_secs()
+                ));
             }
             if self.process.is_alive() {
                 // Not killed at once: what the guest flushed is written out.
@@ -270,6 +280,49 @@ impl Instance for QemuInstance {
 }
 
 impl QemuInstance {
+    /// Asks the guest to shut down, first through its helper, then by the power button, which many
+    /// guests ignore. Whether it did within `patience`.
+    async fn shut_down(&self, patience: Duration) -> bool {
+        let deadline = tokio::time::Instant::now() + patience;
+        let ended_by = async |at| {
+            let ended = tokio::time::timeout_at(at, self.process.ended());
+            ended.await.is_ok()
+        };
+        let helper = || {
+            self.state
+                .amend_end("the guest shut down, asked through its helper")
+        };
+        // Waits in the port while there is no helper yet: a guest that is still booting reads it then.
+        let mut asked = std::pin::pin!(self.guest.shutdown(patience));
+        helper();
+        let first = tokio::time::timeout(HELPER_PATIENCE.min(patience), &mut asked).await;
+        match &first {
+            // It has begun; a service that hangs must not use up all of the time.
+            Ok(Ok(())) if ended_by(deadline - patience / 3).await => return true,
+            // It may have gone before its answer was read.
+            Ok(Err(_)) if !self.process.is_alive() => return true,
+            Ok(Err(e)) => {
+                tracing::info!(desktop = %self.request.desktop, "not shut down through the helper: {e}");
+            }
+            Ok(Ok(())) | Err(_) => {}
+        }
+        self.state
+            .amend_end("the guest shut down, asked by its power button");
+        let press = self
+            .qmp
+            .execute_within("system_powerdown", Value::Null, HELPER_PATIENCE);
+        if let Err(e) = press.await {
+            tracing::info!(desktop = %self.request.desktop, "its power button could not be pressed: {e}");
+        }
+        if first.is_err() {
+            tokio::select! {
+                Ok(()) = &mut asked => helper(),
+                ended = ended_by(deadline) => return ended,
+            }
+        }
+        ended_by(deadline).await
+    }
+
     async fn end_now(&self) -> Result<(), HypervisorError> {
         self.quit().await?;
         self.dir.remove()

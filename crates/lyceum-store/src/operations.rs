@@ -224,6 +224,19 @@ pub async fn counts(tx: &mut Tx, id: &OperationId) -> Result<(i64, i64, i64)> {
     Ok(out)
 }
 
+/// The message of an operation's only item, when it has one and that is in this state; else nothing.
+pub async fn only_message(tx: &mut Tx, id: &OperationId, state: &str) -> Result<String> {
+    let rows =
+        sqlx::query("SELECT state, message FROM operation_items WHERE operation_id = $1 LIMIT 2")
+            .bind(id.as_str())
+            .fetch_all(tx.connection())
+            .await?;
+    match rows.as_slice() {
+        [row] if row.try_get::<String, _>("state")? == state => Ok(row.try_get("message")?),
+        _ => Ok(String::new()),
+    }
+}
+
 /// Sets the state of every item that is still pending.
 pub async fn settle_all(tx: &mut Tx, id: &OperationId, state: &str, message: &str) -> Result<()> {
     sqlx::query(

@@ -193,7 +193,8 @@ pub async fn finish_if_settled(
         (_, 0) => "cancelled",
         _ => "done",
     };
-    operations::end(tx, id, state, "", now).await?;
+    let step = operations::only_message(tx, id, "done").await?;
+    operations::end(tx, id, state, &step, now).await?;
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use lyceum_model::{
 };
 use lyceum_proto::code;
 use lyceum_proto::host::{
-    IdentityRequest, NicRequest, RunRequest, SaveRequest, StartMode, StopRequest,
+    IdentityRequest, NicRequest, ObservedDesktop, RunRequest, SaveRequest, StartMode, StopRequest,
 };
 use lyceum_proto::storage::{OverlayContent, OverlayRequest};
 use lyceum_store::desktops::{self, Desktop, Owner, Source};
@@ -59,7 +59,12 @@ pub async fn step(app: &App, id: &DesktopId) -> Result<Progress, StepError> {
     };
     match step::next(&d) {
         Step::Reached => {
-            settle(app, &d, "done", "").await?;
+            // How a guest that had to be shut down went.
+            let how = match d.phase {
+                Phase::Stopped => d.detail.as_str(),
+                _ => "",
+            };
+            settle(app, &d, "done", how).await?;
             Ok(Progress::Rest)
         }
         Step::GaveUp => {
@@ -407,7 +412,7 @@ async fn stop(app: &App, seen: &Desktop) -> Result<Progress, StepError> {
         (_, true, Owner::Course { .. }) => PERSISTENT_PATIENCE_MS,
     };
     let client = app.agents.host(&host).await?;
-    let answer: Result<IgnoredAny, _> = client
+    let answer: Result<ObservedDesktop, _> = client
         .timeout(Duration::from_millis(patience_ms + 30_000))
         .post(
             &format!("/v1/desktops/{}/stop", seen.id),
@@ -417,15 +422,16 @@ async fn stop(app: &App, seen: &Desktop) -> Result<Progress, StepError> {
             },
         )
         .await;
-    match answer.map_err(AgentError::from) {
-        Ok(_) => {}
-        Err(e) if e.code() == Some(code::NOT_FOUND) => {}
+    let how = match answer.map_err(AgentError::from) {
+        Ok(ended) if patience_ms > 0 => ended.detail,
+        Ok(_) => String::new(),
+        Err(e) if e.code() == Some(code::NOT_FOUND) => String::new(),
         Err(e) => return Err(e.into()),
-    }
+    };
     change(app, seen, |d, now| {
         d.host = None;
         d.phase = Phase::Stopped;
-        d.detail = String::new();
+        d.detail = how;
         d.observed_generation = d.generation;
         d.guest_address = None;
         d.changed = now;

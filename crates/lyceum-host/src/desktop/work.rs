@@ -3,7 +3,7 @@
 use super::{Actor, Done, Outcome, Pending, Work, observed};
 use crate::queue::Save;
 use crate::start;
-use lyceum_hypervisor::HypervisorError;
+use lyceum_hypervisor::{HypervisorError, InstanceState};
 use lyceum_model::{DeltaId, DesktopId, Phase};
 use lyceum_proto::code;
 use lyceum_proto::host::{ObservedDesktop, SavedDelta};
@@ -78,9 +78,17 @@ impl Actor {
             self.observed.detail = outcome.detail.clone();
             self.publish();
         }
+        // A guest that was given time: how it took it is worth knowing.
+        let tell = patience_ms > 0 && outcome.detail.is_empty();
         self.outcome = Some(outcome);
         self.deadline = None;
-        let end = async move { instance.end(Duration::from_millis(patience_ms)).await };
+        let end = async move {
+            instance.end(Duration::from_millis(patience_ms)).await?;
+            Ok(match &*instance.watch().borrow() {
+                InstanceState::Ended { reason, .. } if tell => Some(reason.clone()),
+                _ => None,
+            })
+        };
         self.work = Some(Work::End(Box::pin(end)));
     }
 
@@ -114,8 +122,11 @@ impl Actor {
                 self.gone(Outcome::failed(e.to_string())).await;
             }
             Done::Saved(save, result) => self.saved(save, result).await,
-            Done::Ended(Ok(())) => {
-                let outcome = self.outcome.take().unwrap_or_else(|| Outcome::stopped(""));
+            Done::Ended(Ok(how)) => {
+                let mut outcome = self.outcome.take().unwrap_or_else(|| Outcome::stopped(""));
+                if let Some(how) = how {
+                    outcome.detail = how;
+                }
                 self.gone(outcome).await;
             }
             Done::Ended(Err(e)) => {
@@ -127,7 +138,7 @@ impl Actor {
                 };
                 let again = async move {
                     tokio::time::sleep(Duration::from_secs(1)).await;
-                    instance.end(Duration::ZERO).await
+                    instance.end(Duration::ZERO).await.map(|()| None)
                 };
                 self.work = Some(Work::End(Box::pin(again)));
             }

@@ -375,9 +375,13 @@ impl Instance for Machine {
         })
     }
 
-    async fn end(&self, _patience: Duration) -> Result<(), HypervisorError> {
+    async fn end(&self, patience: Duration) -> Result<(), HypervisorError> {
         let _busy = self.busy.lock().await;
-        self.process_gone("ended", true);
+        let how = match patience.is_zero() {
+            true => "ended",
+            false => "the guest shut down, asked through its helper",
+        };
+        self.process_gone(how, true);
         let dir = &self.request.run_dir;
         match std::fs::remove_dir_all(dir) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(io("can't remove", dir, e)),
