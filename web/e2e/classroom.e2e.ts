@@ -158,14 +158,15 @@ describe("the page", () => {
     const options = await until("an image with a release", async () => {
       const found = await page.getByLabel("Image", { exact: true }).locator("option").allTextContents();
       return found.length > 0 ? found : null;
-    });
+      // The first release may still be sealed on a slow machine.
+    }, 600_000);
     const wanted = options.find((o) => o.toLowerCase().includes(IMAGE.toLowerCase())) ?? options[0];
     await page.getByLabel("Image", { exact: true }).selectOption({ label: wanted ?? "" });
     await page.getByRole("dialog").getByRole("button", { name: "Create" }).click();
     await page.waitForURL(/#\/courses\/[^/]+\/roster$/);
     course = new URL(page.url()).hash.split("/")[2] ?? "";
     expect(course).not.toBe("");
-  });
+  }, 660_000);
 
   it("imports a roster after showing what it changes, and hands out links", async () => {
     const { page } = staff;
