@@ -1,0 +1,342 @@
+//! A plan, and how one is made.
+
+use crate::snapshot::{Power, Snapshot};
+use crate::summary::{Summary, summary};
+use crate::world::World;
+use crate::{Invalid, Mode, PlanPolicy, balance, compute, order, paper, place, saving};
+use lyceum_model::UnixMillis;
+use serde::{Deserialize, Serialize};
+
+/// One desktop goes from one host to another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Move {
+    /// Which desktop.
+    pub desktop: String,
+    /// Where it is.
+    pub from: String,
+    /// Where it goes.
+    pub to: String,
+    /// Why, in words.
+    pub reason: String,
+}
+
+/// One waiting desktop gets a place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Start {
+    /// Which desktop.
+    pub desktop: String,
+    /// Where it starts.
+    pub host: String,
+    /// Why there, in words.
+    pub reason: String,
+}
+
+/// Something that somebody could expect of the plan and that is not in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotDone {
+    /// About what: a host, a desktop, or a move as `desktop: from -> to`.
+    pub what: String,
+    /// Why not, in words.
+    pub why: String,
+}
+
+/// What is to be done, in this order: hosts on, then starts and moves one by one in the order
+/// given, then hosts off. Every step fits after the ones before it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Moves, in an order in which they can be done one by one.
+    pub moves: Vec<Move>,
+    /// Places for desktops that waited.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub starts: Vec<Start>,
+    /// Hosts to switch on, one of each group at a time.
+    pub power_on: Vec<String>,
+    /// Hosts to switch off once they are empty, one of each group at a time.
+    pub power_off: Vec<String>,
+    /// What was not done, and why.
+    pub not_done: Vec<NotDone>,
+    /// The cluster as it is.
+    pub before: Summary,
+    /// The cluster as it will be.
+    pub after: Summary,
+}
+
+impl Plan {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.moves.is_empty()
+            && self.starts.is_empty()
+            && self.power_on.is_empty()
+            && self.power_off.is_empty()
+    }
+}
+
+/// Makes a plan. The same input gives the same plan, on every machine.
+///
+/// `now` is compared with the times in the snapshot: how old measurements are, when a plan was
+/// last carried out, since when hosts are on or off.
+///
+/// # Errors
+/// A snapshot or policy that contradicts itself, with the place of what is wrong.
+pub fn plan(snapshot: &Snapshot, policy: &PlanPolicy, now: UnixMillis) -> Result<Plan, Invalid> {
+    snapshot.check()?;
+    policy.check()?;
+    let mut draft = Draft::new(snapshot, policy, now);
+    let before = summary(&draft);
+    if snapshot.hosts.is_empty() {
+        draft.not_done("cluster", "it has no hosts");
+    } else if let Some(minutes) = paused(snapshot, policy, now) {
+        draft.not_done(
+            policy.mode.as_str(),
+            format!(
+                "a plan was carried out {minutes} min ago; the next comes {} min after it, or when a person orders it",
+                policy.pause_minutes
+            ),
+        );
+    } else {
+        draft.tell_who_takes_no_part();
+        match policy.mode {
+            Mode::Start => place::run(&mut draft),
+            Mode::MemoryBalance => balance::run(&mut draft),
+            Mode::ComputeBalance => compute::run(&mut draft),
+            Mode::PowerSaving => saving::run(&mut draft),
+            Mode::MemoryBalancePaper => paper::memory_balance(&mut draft),
+            Mode::PowerSavingPaper => paper::power_saving(&mut draft),
+        }
+    }
+    Ok(draft.finish(before))
+}
+
+/// Minutes since the last plan when that is too soon.
+fn paused(snapshot: &Snapshot, policy: &PlanPolicy, now: UnixMillis) -> Option<i64> {
+    // Starting is no mode of its own: whoever waits for a desktop doesn't wait for a pause.
+    if policy.ordered || policy.mode == Mode::Start {
+        return None;
+    }
+    let since = now.saturating_sub(snapshot.last_acted_at?);
+    // A last time in the future is a clock that was set back; waiting for it could take for ever.
+    (0..i64::from(policy.pause_minutes) * 60_000)
+        .contains(&since)
+        .then_some(since / 60_000)
+}
+
+/// A plan in the making. `world` is as it will be after what is in it already.
+#[derive(Clone)]
+pub(crate) struct Draft<'a> {
+    pub world: World<'a>,
+    pub moves: Vec<(usize, usize, usize, String)>,
+    pub starts: Vec<(usize, usize, String)>,
+    pub on: Vec<usize>,
+    pub off: Vec<usize>,
+    refused: Vec<NotDone>,
+}
+
+impl<'a> Draft<'a> {
+    fn new(snapshot: &'a Snapshot, policy: &'a PlanPolicy, now: UnixMillis) -> Self {
+        Draft {
+            world: World::new(snapshot, policy, now),
+            moves: Vec::new(),
+            starts: Vec::new(),
+            on: Vec::new(),
+            off: Vec::new(),
+            refused: Vec::new(),
+        }
+    }
+
+    /// Says that something is not done.
+    pub fn not_done(&mut self, what: impl Into<String>, why: impl Into<String>) {
+        let entry = NotDone {
+            what: what.into(),
+            why: why.into(),
+        };
+        if !self.refused.contains(&entry) {
+            self.refused.push(entry);
+        }
+    }
+
+    /// Where the list of what is not done ends just now.
+    pub fn mark(&self) -> usize {
+        self.refused.len()
+    }
+
+    /// Forgets what was said not to be done since then.
+    pub fn forget_since(&mut self, mark: usize) {
+        self.refused.truncate(mark);
+    }
+
+    /// Whether a host is, or will be, on.
+    pub fn is_on(&self, h: usize) -> bool {
+        if self.off.contains(&h) {
+            return false;
+        }
+        self.on.contains(&h) || self.world.snapshot.hosts[h].power == Power::On
+    }
+
+    /// Moves a desktop now, which the caller knows to fit.
+    pub fn step(&mut self, d: usize, to: usize, reason: String) {
+        if let Some(from) = self.world.desktops[d].host {
+            self.world.shift(d, to);
+            self.moves.push((d, from, to, reason));
+        }
+    }
+
+    fn tell_who_takes_no_part(&mut self) {
+        for h in 0..self.world.hosts.len() {
+            if let crate::world::Role::Closed(why) = &self.world.hosts[h].role {
+                let why = format!("left as it is: {why}");
+                self.not_done(self.world.host_name(h), why);
+            }
+        }
+    }
+
+    /// Empties hosts that are being drained, as far as that goes.
+    pub fn drain(&mut self) {
+        let draining: Vec<usize> = (0..self.world.hosts.len())
+            .filter(|h| self.world.hosts[*h].role == crate::world::Role::Draining)
+            .collect();
+        for h in draining {
+            let mut members = self.world.hosts[h].members.clone();
+            // The largest first: they are the hardest to place.
+            members.sort_by_key(|d| (std::cmp::Reverse(self.world.desktops[*d].cost_in), *d));
+            for d in members {
+                let name = self.world.desktop_name(d);
+                if let Some(why) = self.world.desktops[d].fixed {
+                    self.not_done(
+                        name,
+                        format!("{} is being drained, but {why}", self.world.host_name(h)),
+                    );
+                    continue;
+                }
+                match order::most_room(&self.world, d, |_| true) {
+                    Some(to) => {
+                        let reason = format!("{} is being drained", self.world.host_name(h));
+                        self.step(d, to, reason);
+                    }
+                    None => {
+                        let why = self.no_place(d);
+                        self.not_done(
+                            name,
+                            format!(
+                                "{} is being drained, but no other host can take it: {why}",
+                                self.world.host_name(h)
+                            ),
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    /// Why no host can take a desktop, host by host; cut when there are many.
+    pub fn no_place(&self, d: usize) -> String {
+        const TOLD: usize = 4;
+        let whys: Vec<String> = (0..self.world.hosts.len())
+            .filter(|h| self.world.desktops[d].host != Some(*h))
+            .filter_map(|h| {
+                let why = self.world.can_move(d, h).err()?;
+                Some(format!("{}: {why}", self.world.host_name(h)))
+            })
+            .collect();
+        match whys.len() {
+            0 => "there is no other host".into(),
+            n if n > TOLD => format!("{}; and {} more", whys[..TOLD].join("; "), n - TOLD),
+            _ => whys.join("; "),
+        }
+    }
+
+    fn finish(self, before: Summary) -> Plan {
+        let after = summary(&self);
+        let world = &self.world;
+        let names = |hosts: &[usize]| {
+            hosts
+                .iter()
+                .map(|h| world.host_name(*h).to_owned())
+                .collect()
+        };
+        Plan {
+            power_on: names(&self.on),
+            power_off: names(&self.off),
+            moves: self
+                .moves
+                .iter()
+                .map(|(d, from, to, reason)| Move {
+                    desktop: world.desktop_name(*d).to_owned(),
+                    from: world.host_name(*from).to_owned(),
+                    to: world.host_name(*to).to_owned(),
+                    reason: reason.clone(),
+                })
+                .collect(),
+            starts: self
+                .starts
+                .iter()
+                .map(|(d, h, reason)| Start {
+                    desktop: world.desktop_name(*d).to_owned(),
+                    host: world.host_name(*h).to_owned(),
+                    reason: reason.clone(),
+                })
+                .collect(),
+            not_done: self.refused,
+            before,
+            after,
+        }
+    }
+}
+
+impl Snapshot {
+    /// The cluster after a plan was carried out at `now`: what a rehearsal goes on with.
+    pub fn after(&self, plan: &Plan, now: UnixMillis) -> Snapshot {
+        let mut next = self.clone();
+        let host_at: std::collections::HashMap<&str, usize> = self
+            .hosts
+            .iter()
+            .enumerate()
+            .map(|(i, h)| (h.id.as_str(), i))
+            .collect();
+        let desktop_at: std::collections::HashMap<&str, usize> = self
+            .desktops
+            .iter()
+            .enumerate()
+            .map(|(i, d)| (d.id.as_str(), i))
+            .collect();
+        for (ids, power) in [(&plan.power_on, Power::On), (&plan.power_off, Power::Off)] {
+            for id in ids {
+                if let Some(h) = host_at.get(id.as_str()) {
+                    next.hosts[*h].power = power;
+                    next.hosts[*h].since = Some(now);
+                    next.hosts[*h].cpu_percent = (power == Power::On).then_some(0.0);
+                    next.hosts[*h].cpu_samples.clear();
+                }
+            }
+        }
+        for step in &plan.moves {
+            let Some(d) = desktop_at.get(step.desktop.as_str()) else {
+                continue;
+            };
+            let desktop = &mut next.desktops[*d];
+            for (id, sign) in [(&step.from, -1.0), (&step.to, 1.0)] {
+                if let Some(h) = host_at.get(id.as_str()) {
+                    let host = &mut next.hosts[*h];
+                    if let (Some(cpu), Some(cores)) = (host.cpu_percent, host.cpu_cores) {
+                        let share = desktop.cores_used() / cores * 100.0 * sign;
+                        host.cpu_percent = Some((cpu + share).max(0.0));
+                    }
+                    // What was sampled is no longer what is there.
+                    host.cpu_samples.clear();
+                }
+            }
+            if desktop.way() == crate::MovesBy::Migration {
+                desktop.private_mib = None;
+            }
+            desktop.host = Some(step.to.clone());
+        }
+        for start in &plan.starts {
+            if let Some(d) = desktop_at.get(start.desktop.as_str()) {
+                next.desktops[*d].host = Some(start.host.clone());
+            }
+        }
+        if !plan.is_empty() {
+            next.last_acted_at = Some(now);
+        }
+        next
+    }
+}
