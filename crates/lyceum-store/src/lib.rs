@@ -6,8 +6,9 @@
 //! - SQL is plain: `TEXT`, `BIGINT`, `SMALLINT`, `DOUBLE PRECISION` and `$1`.
 //! - Every change is announced on [`Store::changes`] after its commit. That is a hint to
 //!   look again, never the truth: a listener that lags reads the store anew.
-//! - SQLite writes take the write lock at `BEGIN` and one at a time: a read that
-//!   turns into a write half-way through a transaction would fail under load.
+//! - Transactions that may write run one at a time: on SQLite they take the write lock at `BEGIN` (a read
+//!   that turns into a write half-way would fail under load), on PostgreSQL a lock of the database's
+//!   own, so that what was read is still so when it is written, whichever controller writes.
 
 pub mod agents;
 pub mod audit;
@@ -77,6 +78,9 @@ pub struct Tx {
     // Held until the transaction ends; None on PostgreSQL.
     _lock: Option<OwnedMutexGuard<()>>,
 }
+
+/// Name of the lock that writers hold on PostgreSQL; `lyceum` in ASCII.
+const WRITE_LOCK: i64 = 0x6c79_6365_756d;
 
 const SCHEMA: &[(i64, &str)] = &[(1, include_str!("schema.sql"))];
 
@@ -186,8 +190,16 @@ impl Store {
         } else {
             (None, "BEGIN")
         };
+        let mut inner = self.pool.begin_with(begin).await?;
+        if !self.sqlite {
+            // Given up at the transaction's end, however that comes.
+            sqlx::query("SELECT 1 FROM (SELECT pg_advisory_xact_lock($1)) AS writer")
+                .bind(WRITE_LOCK)
+                .execute(&mut *inner)
+                .await?;
+        }
         Ok(Tx {
-            inner: self.pool.begin_with(begin).await?,
+            inner,
             changed: Vec::new(),
             changes: self.changes.clone(),
             _lock: lock,

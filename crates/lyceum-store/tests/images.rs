@@ -2,18 +2,22 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
+use common::{Place, on_both};
 use lyceum_model::release::FileEntry;
 use lyceum_model::{DraftId, ImageId, MachineSize, ReleaseId, ReleaseManifest};
 use lyceum_store::drafts::{self, Draft};
 use lyceum_store::images::{self, Image};
 use lyceum_store::releases::{self, NewRelease, State, User};
-use lyceum_store::{Store, StoreError, Tx};
+use lyceum_store::{StoreError, Tx};
 
-async fn store() -> (tempfile::TempDir, Store) {
-    let dir = tempfile::tempdir().unwrap();
-    let url = format!("sqlite:{}", dir.path().join("db").display());
-    (dir, Store::open(&url).await.unwrap())
-}
+on_both!(
+    versions_count_within_an_image_and_rows_come_back_as_written,
+    the_newest_offered_is_what_following_courses_use,
+    a_draft_moves_on_only_from_the_step_that_was_read,
+    image_names_are_unique,
+);
 
 async fn image(tx: &mut Tx, name: &str) -> ImageId {
     let new = Image {
@@ -75,9 +79,8 @@ fn draft(image: &ImageId) -> Draft {
     }
 }
 
-#[tokio::test]
-async fn versions_count_within_an_image_and_rows_come_back_as_written() {
-    let (_dir, store) = store().await;
+async fn versions_count_within_an_image_and_rows_come_back_as_written(place: &Place) {
+    let store = place.open().await;
     let mut tx = store.begin_write().await.unwrap();
     let (a, b) = (image(&mut tx, "a").await, image(&mut tx, "b").await);
     for (image, id, _version) in [(&a, "r1", 1), (&a, "r2", 2), (&b, "r3", 1)] {
@@ -100,9 +103,8 @@ async fn versions_count_within_an_image_and_rows_come_back_as_written() {
     assert_eq!((r3.state, r3.bytes_on_disk), (State::Offered, 5));
 }
 
-#[tokio::test]
-async fn the_newest_offered_is_what_following_courses_use() {
-    let (_dir, store) = store().await;
+async fn the_newest_offered_is_what_following_courses_use(place: &Place) {
+    let store = place.open().await;
     let mut tx = store.begin_write().await.unwrap();
     let a = image(&mut tx, "a").await;
     let r1 = release(&mut tx, &a, "r1").await;
@@ -167,9 +169,8 @@ async fn the_newest_offered_is_what_following_courses_use() {
     assert!(!uses(releases::users_tx(&mut tx).await.unwrap()));
 }
 
-#[tokio::test]
-async fn a_draft_moves_on_only_from_the_step_that_was_read() {
-    let (_dir, store) = store().await;
+async fn a_draft_moves_on_only_from_the_step_that_was_read(place: &Place) {
+    let store = place.open().await;
     let mut tx = store.begin_write().await.unwrap();
     let a = image(&mut tx, "a").await;
     let d = draft(&a);
@@ -208,9 +209,8 @@ async fn a_draft_moves_on_only_from_the_step_that_was_read() {
     assert!(drafts::get(&store, &one.id).await.unwrap().is_none());
 }
 
-#[tokio::test]
-async fn image_names_are_unique() {
-    let (_dir, store) = store().await;
+async fn image_names_are_unique(place: &Place) {
+    let store = place.open().await;
     let mut tx = store.begin_write().await.unwrap();
     let a = image(&mut tx, "a").await;
     image(&mut tx, "b").await;
