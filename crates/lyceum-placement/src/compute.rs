@@ -21,7 +21,6 @@ const WORTH_MOVING_HEAVY: f64 = 1.5;
 const ROUNDS: usize = 8;
 
 pub(crate) fn run(draft: &mut Draft) {
-    draft.drain();
     // What a move changes may bring the next to light; only what holds at the end is told.
     let mark = draft.mark();
     for _ in 0..ROUNDS {

@@ -102,6 +102,9 @@ pub(crate) fn power_saving(draft: &mut Draft) {
     loop {
         let stays: Vec<usize> = open.iter().copied().filter(|h| !off.contains(h)).collect();
         if stays.len() <= least.max(1) {
+            if draft.moves.is_empty() {
+                draft.not_done("power", format!("at least {} hosts stay on", least.max(1)));
+            }
             break;
         }
         let Some(from) = stays
@@ -110,6 +113,7 @@ pub(crate) fn power_saving(draft: &mut Draft) {
             .filter(|h| saving::must_stay(draft, *h).is_none())
             .min_by_key(|h| (draft.world.hosts[*h].count, *h))
         else {
+            draft.not_done("power", "no host can be switched off");
             break;
         };
         let left = free(draft, &off).saturating_sub(draft.world.all_seats(from));

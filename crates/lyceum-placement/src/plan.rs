@@ -97,14 +97,25 @@ pub fn plan(snapshot: &Snapshot, policy: &PlanPolicy, now: UnixMillis) -> Result
         draft.tell_who_takes_no_part();
         match policy.mode {
             Mode::Start => place::run(&mut draft),
-            Mode::MemoryBalance => balance::run(&mut draft),
-            Mode::ComputeBalance => compute::run(&mut draft),
-            Mode::PowerSaving => saving::run(&mut draft),
+            Mode::MemoryBalance => draft.until_stable(balance::run),
+            Mode::ComputeBalance => draft.until_stable(compute::run),
+            Mode::PowerSaving => draft.until_stable(saving::run),
             Mode::MemoryBalancePaper => paper::memory_balance(&mut draft),
             Mode::PowerSavingPaper => paper::power_saving(&mut draft),
         }
     }
-    Ok(draft.finish(before))
+    let plan = draft.finish(before);
+    Ok(if plan.is_empty() && plan.not_done.is_empty() {
+        Plan {
+            not_done: vec![NotDone {
+                what: policy.mode.as_str().into(),
+                why: "there is nothing to do: no host takes part".into(),
+            }],
+            ..plan
+        }
+    } else {
+        plan
+    })
 }
 
 /// Minutes since the last plan when that is too soon.
@@ -189,8 +200,24 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// Drains, then runs a mode; again while either found something to move, for what one moves may
+    /// make room for the other.
+    fn until_stable(&mut self, mode: fn(&mut Draft)) {
+        const ROUNDS: usize = 8;
+        let mark = self.mark();
+        for _ in 0..ROUNDS {
+            let before = self.moves.len();
+            self.forget_since(mark);
+            self.drain();
+            mode(self);
+            if self.moves.len() == before {
+                break;
+            }
+        }
+    }
+
     /// Empties hosts that are being drained, as far as that goes.
-    pub fn drain(&mut self) {
+    fn drain(&mut self) {
         let draining: Vec<usize> = (0..self.world.hosts.len())
             .filter(|h| self.world.hosts[*h].role == crate::world::Role::Draining)
             .collect();
@@ -305,6 +332,7 @@ impl Snapshot {
                     next.hosts[*h].since = Some(now);
                     next.hosts[*h].cpu_percent = (power == Power::On).then_some(0.0);
                     next.hosts[*h].cpu_samples.clear();
+                    next.hosts[*h].measured_at = None;
                 }
             }
         }

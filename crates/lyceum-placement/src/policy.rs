@@ -125,7 +125,7 @@ pub struct PlanPolicy {
 
     /// Power saving: a host is switched off only while at least this many seats stay free on the others.
     pub off_threshold_seats: u32,
-    /// Power saving: hosts are switched on when there are not more free seats than this.
+    /// Power saving: hosts are switched on when there are not more free seats than this; 0: never.
     pub on_threshold_seats: u32,
     /// Power saving: hosts that stay on in any case.
     pub min_hosts: u32,
@@ -178,6 +178,15 @@ impl PlanPolicy {
         PlanPolicy {
             mode,
             ..PlanPolicy::default()
+        }
+    }
+
+    /// Free seats that switching off has to leave: those wanted, and enough not to switch on at once again.
+    pub(crate) fn seats_to_keep(&self) -> u64 {
+        let wanted = u64::from(self.off_threshold_seats);
+        match self.on_threshold_seats {
+            0 => wanted,
+            on => wanted.max(u64::from(on) + 1),
         }
     }
 

@@ -45,7 +45,8 @@ pub struct Summary {
 
 /// Two digits after the point are enough for people and keep files short.
 fn rounded(value: f64) -> f64 {
-    (value * 100.0).round() / 100.0
+    // The sum of nothing is -0.0; adding 0 makes it 0.
+    (value * 100.0).round() / 100.0 + 0.0
 }
 
 pub(crate) fn summary(draft: &Draft) -> Summary {
@@ -85,10 +86,12 @@ pub(crate) fn summary(draft: &Draft) -> Summary {
                 .map(|h| world.load(*h) * 100.0)
                 .fold(0.0, f64::max),
         ),
-        watts: (0..world.hosts.len())
-            .filter(|h| draft.is_on(*h))
-            .filter_map(|h| world.snapshot.hosts[h].watts)
-            .sum(),
+        watts: rounded(
+            (0..world.hosts.len())
+                .filter(|h| draft.is_on(*h))
+                .filter_map(|h| world.snapshot.hosts[h].watts)
+                .sum(),
+        ),
         hosts,
     }
 }

@@ -27,7 +27,6 @@ pub(crate) enum By {
 }
 
 pub(crate) fn run(draft: &mut Draft) {
-    draft.drain();
     let open = draft.world.open();
     if open.len() < 2 {
         draft.not_done(
@@ -36,7 +35,6 @@ pub(crate) fn run(draft: &mut Draft) {
         );
         return;
     }
-    let drained = draft.moves.len();
     let mark = draft.mark();
     for _ in 0..ROUNDS {
         draft.forget_since(mark);
@@ -56,7 +54,7 @@ pub(crate) fn run(draft: &mut Draft) {
             break;
         }
     }
-    if draft.moves.len() == drained {
+    if draft.moves.is_empty() {
         let spread: Vec<f64> = open.iter().map(|h| draft.world.load(*h) * 100.0).collect();
         let low = spread.iter().copied().fold(f64::INFINITY, f64::min);
         let high = spread.iter().copied().fold(0.0, f64::max);

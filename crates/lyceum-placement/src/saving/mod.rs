@@ -20,16 +20,14 @@ use std::cmp::Reverse;
 const ROUNDS: usize = 16;
 
 pub(crate) fn run(draft: &mut Draft) {
-    draft.drain();
     if power_action_under_way(draft) {
         return;
     }
     let policy = draft.world.policy;
     let open = draft.world.open();
     let free: u64 = open.iter().map(|h| draft.world.free_seats(*h)).sum();
-    if free <= u64::from(policy.on_threshold_seats)
-        || (open.len() as u64) < u64::from(policy.min_hosts)
-    {
+    let short = policy.on_threshold_seats > 0 && free <= u64::from(policy.on_threshold_seats);
+    if short || (open.len() as u64) < u64::from(policy.min_hosts) {
         switch_on(draft, free, usize::MAX);
         return;
     }
@@ -121,6 +119,11 @@ pub(crate) fn must_stay(draft: &Draft, h: usize) -> Option<String> {
 /// Switches hosts on, up to `most`, until more seats are free than the on threshold.
 pub(crate) fn switch_on(draft: &mut Draft, free: u64, most: usize) {
     let policy = draft.world.policy;
+    // Only for want of hosts, when no number of seats is asked for.
+    let short = |free: u64| {
+        let paper = policy.mode == crate::Mode::PowerSavingPaper;
+        (paper || policy.on_threshold_seats > 0) && free <= u64::from(policy.on_threshold_seats)
+    };
     let wanted = u64::from(policy.on_threshold_seats);
     let mut free = free;
     let mut on = draft.world.open().len() as u64;
@@ -148,14 +151,14 @@ pub(crate) fn switch_on(draft: &mut Draft, free: u64, most: usize) {
             None => can.push(h),
         }
     }
-    while (free <= wanted || on < u64::from(policy.min_hosts)) && draft.on.len() < most {
+    while (short(free) || on < u64::from(policy.min_hosts)) && draft.on.len() < most {
         let seats = |h: &usize| draft.world.all_seats(*h);
         let watts = |h: &usize| draft.world.snapshot.hosts[*h].watts.unwrap_or(0.0);
         // The smallest that is enough by itself; else the largest.
         let enough = can
             .iter()
             .copied()
-            .filter(|h| free + seats(h) > wanted)
+            .filter(|h| !short(free + seats(h)))
             .min_by(|a, b| {
                 seats(a)
                     .cmp(&seats(b))
@@ -167,7 +170,8 @@ pub(crate) fn switch_on(draft: &mut Draft, free: u64, most: usize) {
             draft.not_done(
                 "power",
                 format!(
-                    "{free} seats are free, more than {wanted} are wanted, and no other host can be switched on"
+                    "{free} seats are free on {on} hosts; more than {wanted} and at least {} hosts are wanted, and no other host can be switched on",
+                    policy.min_hosts
                 ),
             );
             return;
@@ -262,10 +266,10 @@ fn say_why_hosts_stay(draft: &mut Draft, open: &[usize], stays: &[Option<String>
             format!("stays on: {why}")
         } else if open.len() <= policy.min_hosts.max(1) as usize {
             format!("stays on: at least {} stay on", policy.min_hosts.max(1))
-        } else if left < u64::from(policy.off_threshold_seats) {
+        } else if left < policy.seats_to_keep() {
             format!(
                 "stays on: without it {left} seats would be free, and {} are wanted",
-                policy.off_threshold_seats
+                policy.seats_to_keep()
             )
         } else {
             "stays on: its desktops don't fit on the others".into()

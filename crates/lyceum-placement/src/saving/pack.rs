@@ -32,7 +32,7 @@ pub(crate) fn bound(world: &World, open: &[usize], free_to_go: &[usize]) -> usiz
             desktop.cost.min(desktop.cost_in)
         })
         .sum();
-    let wanted = u64::from(world.policy.off_threshold_seats);
+    let wanted = world.policy.seats_to_keep();
     let all_seats = open.iter().all(|h| world.hosts[*h].seats.is_some());
     let none_seats = open.iter().all(|h| world.hosts[*h].seats.is_none());
     let by = |need: u64, size: &dyn Fn(usize) -> u64| {
@@ -116,9 +116,7 @@ fn roomy(world: &World, open: &[usize], emptied: &HashSet<usize>) -> bool {
     let all = keep()
         .map(|h| world.all_seats(*h))
         .fold(0, u64::saturating_add);
-    needs <= free
-        && comes().count() as u64 <= seats
-        && all >= u64::from(world.policy.off_threshold_seats)
+    needs <= free && comes().count() as u64 <= seats && all >= world.policy.seats_to_keep()
 }
 
 /// Sets of hosts to empty, the most promising first.
@@ -224,7 +222,7 @@ fn pack(world: &World, open: &[usize], emptied: HashSet<usize>) -> Option<Way> {
         .copied()
         .filter(|h| !emptied.contains(h))
         .collect();
-    let wanted = u64::from(world.policy.off_threshold_seats);
+    let wanted = world.policy.seats_to_keep();
     let mut comes: Vec<usize> = emptied
         .iter()
         .flat_map(|h| &world.hosts[*h].members)
