@@ -12,17 +12,18 @@
 //! from the release.
 
 use crate::Cancel;
-use crate::driver::{DiskDriver, DiskUsage, Owner, TierDirs};
+use crate::driver::{DiskDriver, DiskUsage, Owner, Point, Strained, Tended, TierDirs};
 use crate::error::{Context, DiskError};
 use crate::files::{self, TempPath, copy_sparse, create_new};
 use crate::inspect::{Qcow2Facts, qcow2_facts};
 use crate::lock;
 use crate::qemu_img::QemuImg;
 use lyceum_model::disk::layout;
-use lyceum_model::{DeltaId, DiskRef, DraftId, OverlayId, ReleaseId};
+use lyceum_model::{DeltaId, DiskRef, DraftId, OverlayId, PointId, ReleaseId, Tier};
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -83,11 +84,42 @@ impl Qcow2Driver {
         }
     }
 
-    fn path(&self, disk: &DiskRef) -> PathBuf {
+    fn path(&self, disk: &DiskRef) -> Result<PathBuf, DiskError> {
         match disk {
-            DiskRef::Qcow2Overlay { overlay, .. } => self.dirs.overlay(overlay),
-            DiskRef::Qcow2Draft { draft } => self.dirs.draft(draft),
+            DiskRef::Qcow2Overlay { overlay, .. } => Ok(self.dirs.overlay(overlay)),
+            DiskRef::Qcow2Draft { draft } => Ok(self.dirs.draft(draft)),
+            DiskRef::LvmVolume { overlay, .. } => Err(DiskError::Invalid(format!(
+                "the disk {overlay} is a volume, and this storage agent keeps disks as qcow2 files: set driver = \"lvm\", or reset the desktop"
+            ))),
         }
+    }
+
+    fn point_path(&self, overlay: &OverlayId, point: &PointId) -> PathBuf {
+        self.dirs.points(overlay).join(format!("{point}.qcow2"))
+    }
+
+    /// The paths of an overlay and of the release under it; the overlay exists.
+    fn overlay_path(&self, disk: &DiskRef) -> Result<(PathBuf, PathBuf), DiskError> {
+        let (Some(overlay), Some(release)) = (disk.overlay(), disk.release()) else {
+            return Err(DiskError::Invalid(
+                "restore points are kept of desktops' disks, not of drafts: seal the draft instead"
+                    .into(),
+            ));
+        };
+        let path = self.path(disk)?;
+        if !self.existing(&path, release)? {
+            return Err(no_disk(overlay));
+        }
+        Ok((path, self.release_disk(release)))
+    }
+
+    fn point(&self, path: &Path, point: PointId) -> Result<Point, DiskError> {
+        let meta = fs::metadata(path).on("can't look at", path)?;
+        Ok(Point {
+            point,
+            taken: meta.mtime() * 1000 + meta.mtime_nsec() / 1_000_000,
+            bytes_on_disk: files::bytes_on_disk(path),
+        })
     }
 
     fn release_disk(&self, release: &ReleaseId) -> PathBuf {
@@ -109,7 +141,7 @@ impl Qcow2Driver {
         if disk.exists() {
             return Ok(disk);
         }
-        self.forget_release(release);
+        self.forget_release(release)?;
         Err(DiskError::NotFound(format!(
             "release {release} is not on the fast tier: choose another release of the image"
         )))
@@ -189,9 +221,58 @@ impl Qcow2Driver {
     }
 }
 
+fn no_disk(overlay: &OverlayId) -> DiskError {
+    DiskError::NotFound(format!(
+        "there is no disk {overlay}: reset the desktop to get a new one"
+    ))
+}
+
+fn no_point(point: &PointId) -> DiskError {
+    DiskError::NotFound(format!(
+        "there is no restore point {point}: choose one that is listed"
+    ))
+}
+
+/// A disk as a QEMU block node: format fixed, the file below it the only one that is opened
+/// but for `backing`.
+fn node(path: &Path, backing: Option<&Path>) -> Result<OsString, DiskError> {
+    let name = |path: &Path| {
+        path.to_str().map(str::to_owned).ok_or_else(|| {
+            DiskError::Invalid(format!(
+                "{} is no text: give the tiers paths without unusual bytes",
+                path.display()
+            ))
+        })
+    };
+    let backing = match backing {
+        Some(base) => serde_json::json!({
+            "driver": "qcow2", "backing": null,
+            "file": { "driver": "file", "filename": name(base)? },
+        }),
+        None => serde_json::Value::Null,
+    };
+    let node = serde_json::json!({
+        "driver": "qcow2", "backing": backing,
+        "file": { "driver": "file", "filename": name(path)? },
+    });
+    Ok(format!("json:{node}").into())
+}
+
 impl DiskDriver for Qcow2Driver {
     fn name(&self) -> &'static str {
         "qcow2"
+    }
+
+    fn open(&self) -> Result<(), DiskError> {
+        let all = self.dirs.slow.join("points");
+        for name in files::names(&all)? {
+            files::clear_temps(&all.join(name))?;
+        }
+        Ok(())
+    }
+
+    fn prepare_release(&self, release: &ReleaseId, _cancel: &Cancel) -> Result<(), DiskError> {
+        self.template(release).map(drop)
     }
 
     fn clone_release(
@@ -286,7 +367,7 @@ impl DiskDriver for Qcow2Driver {
                 "a draft's disk lies over nothing it could be reset to: make it again from a release".into(),
             ));
         };
-        let path = self.path(disk);
+        let path = self.path(disk)?;
         let template = self.template(release)?;
         if path.exists() && lock::in_use(&path)? {
             return Err(DiskError::InUse(format!(
@@ -296,8 +377,35 @@ impl DiskDriver for Qcow2Driver {
         self.place(&path, |file, at| template.write(file, at))
     }
 
+    fn find(&self, overlay: &OverlayId) -> Result<DiskRef, DiskError> {
+        let path = self.dirs.overlay(overlay);
+        if !path.exists() {
+            return Err(no_disk(overlay));
+        }
+        let release = self.facts(&path)?.backing.as_deref().and_then(|name| {
+            Path::new(name)
+                .parent()?
+                .file_name()?
+                .to_str()?
+                .parse()
+                .ok()
+        });
+        match release {
+            Some(release) => Ok(DiskRef::Qcow2Overlay {
+                overlay: overlay.clone(),
+                release,
+            }),
+            None => Err(DiskError::Damaged(format!(
+                "the disk {overlay} names no release that it lies over: reset the desktop, or restore the file"
+            ))),
+        }
+    }
+
     fn delete(&self, disk: &DiskRef) -> Result<bool, DiskError> {
-        let path = self.path(disk);
+        if let Some(overlay) = disk.overlay() {
+            return self.delete_overlay(overlay);
+        }
+        let path = self.path(disk)?;
         let gone = files::remove(&path)?;
         if gone {
             files::sync_parent(&path)?;
@@ -305,8 +413,33 @@ impl DiskDriver for Qcow2Driver {
         Ok(gone)
     }
 
+    fn delete_overlay(&self, overlay: &OverlayId) -> Result<bool, DiskError> {
+        // The points first: without the disk nobody would look for them.
+        files::remove_atomic(&self.dirs.points(overlay))?;
+        let path = self.dirs.overlay(overlay);
+        let gone = files::remove(&path)?;
+        if gone {
+            files::sync_parent(&path)?;
+        }
+        Ok(gone)
+    }
+
+    fn overlays(&self) -> Result<Vec<(OverlayId, u64)>, DiskError> {
+        let names = files::names(&self.dirs.slow.join("overlays"))?;
+        let ids = names
+            .iter()
+            .filter_map(|name| name.strip_suffix(".qcow2")?.parse().ok());
+        Ok(ids
+            .map(|id: OverlayId| {
+                let own = files::bytes_on_disk(&self.dirs.overlay(&id));
+                let points = files::bytes_on_disk(&self.dirs.points(&id));
+                (id, own.saturating_add(points))
+            })
+            .collect())
+    }
+
     fn usage(&self, disk: &DiskRef) -> Result<DiskUsage, DiskError> {
-        let path = self.path(disk);
+        let path = self.path(disk)?;
         if !path.exists() {
             return Err(DiskError::NotFound(format!("there is no disk {disk:?}")));
         }
@@ -331,7 +464,7 @@ impl DiskDriver for Qcow2Driver {
         if virtual_bytes == now {
             return Ok(());
         }
-        let path = self.path(disk);
+        let path = self.path(disk)?;
         if lock::in_use(&path)? {
             return Err(DiskError::InUse(
                 "the disk is open in a running machine: shut it down first".into(),
@@ -350,10 +483,115 @@ impl DiskDriver for Qcow2Driver {
             .on("can't sync", &path)
     }
 
-    fn forget_release(&self, release: &ReleaseId) {
+    fn take_point(
+        &self,
+        disk: &DiskRef,
+        point: &PointId,
+        cancel: &Cancel,
+    ) -> Result<Point, DiskError> {
+        let (path, _) = self.overlay_path(disk)?;
+        let overlay = disk.overlay().ok_or_else(|| no_point(point))?;
+        let to = self.point_path(overlay, point);
+        if !to.exists() {
+            let _still = lock::read_guard(&path, &format!("the disk {overlay}"))?;
+            let folder = self.dirs.points(overlay);
+            match fs::create_dir(&folder) {
+                Ok(()) => files::sync_parent(&folder)?,
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(e).on("can't make the folder", &folder),
+            }
+            self.place(&to, |file, at| copy_sparse(&path, file, at, cancel))?;
+        }
+        self.point(&to, point.clone())
+    }
+
+    fn points(&self, overlay: &OverlayId) -> Result<Vec<Point>, DiskError> {
+        let mut points = Vec::new();
+        for name in files::names(&self.dirs.points(overlay))? {
+            if let Some(Ok(id)) = name.strip_suffix(".qcow2").map(str::parse::<PointId>) {
+                points.push(self.point(&self.point_path(overlay, &id), id)?);
+            }
+        }
+        points.sort_by(|a, b| (a.taken, &a.point).cmp(&(b.taken, &b.point)));
+        Ok(points)
+    }
+
+    fn restore_point(
+        &self,
+        disk: &DiskRef,
+        point: &PointId,
+        cancel: &Cancel,
+    ) -> Result<(), DiskError> {
+        let (Some(overlay), Some(release)) = (disk.overlay(), disk.release()) else {
+            return Err(no_point(point));
+        };
+        let (path, from) = (self.path(disk)?, self.point_path(overlay, point));
+        if !from.exists() {
+            return Err(no_point(point));
+        }
+        if !Self::lies_over(&self.facts(&from)?, release) {
+            return Err(DiskError::Invalid(format!(
+                "the restore point {point} belongs to another release than {release}: it can be restored once the desktop is back on that release"
+            )));
+        }
+        if path.exists() && lock::in_use(&path)? {
+            return Err(DiskError::InUse(format!(
+                "the disk {overlay} is open in a running machine: stop the desktop first"
+            )));
+        }
+        self.place(&path, |file, at| copy_sparse(&from, file, at, cancel))
+    }
+
+    fn delete_point(&self, overlay: &OverlayId, point: &PointId) -> Result<bool, DiskError> {
+        let path = self.point_path(overlay, point);
+        let gone = files::remove(&path)?;
+        if gone {
+            files::sync_parent(&path)?;
+        }
+        Ok(gone)
+    }
+
+    fn export(&self, disk: &DiskRef, to: &Path, cancel: &Cancel) -> Result<(), DiskError> {
+        let path = self.path(disk)?;
+        if !path.exists() {
+            return Err(DiskError::NotFound(format!("there is no disk {disk:?}")));
+        }
+        let base = match disk.release() {
+            Some(release) => Some(self.need_release(release)?),
+            None => None,
+        };
+        let _still = lock::read_guard(&path, "the disk")?;
+        cancel.check()?;
+        let arguments = [
+            "convert".into(),
+            "-O".into(),
+            "qcow2".into(),
+            "-o".into(),
+            STANDALONE_OPTIONS.into(),
+            node(&path, base.as_deref())?,
+            to.as_os_str().to_owned(),
+        ];
+        self.qemu_img.cancellable(&arguments, cancel)
+    }
+
+    fn forget_release(&self, release: &ReleaseId) -> Result<(), DiskError> {
         self.templates
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(release);
+        Ok(())
+    }
+
+    fn beside(&self, _: Tier) -> Result<(u64, u64), DiskError> {
+        Ok((0, 0))
+    }
+
+    fn tend(&self) -> Result<Vec<Tended>, DiskError> {
+        // Overlays share their file system's room, which the agent watches as a whole.
+        Ok(Vec::new())
+    }
+
+    fn strained(&self) -> Strained {
+        Strained::default()
     }
 }

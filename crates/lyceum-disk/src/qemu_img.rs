@@ -94,6 +94,11 @@ impl QemuImg {
 
     /// Runs it on this program's own files.
     pub fn trusted(&self, arguments: &[OsString]) -> Result<(), DiskError> {
+        self.cancellable(arguments, &Cancel::new())
+    }
+
+    /// The same for work that may take long.
+    pub fn cancellable(&self, arguments: &[OsString], cancel: &Cancel) -> Result<(), DiskError> {
         let mut command = Command::new(&self.program);
         command
             .args(arguments)
@@ -107,7 +112,7 @@ impl QemuImg {
                 self.program.display()
             ))
         })?;
-        let done = watch(child, &mut Run::quiet(&Cancel::new()))?;
+        let done = watch(child, &mut Run::quiet(cancel))?;
         if done.status.success() {
             return Ok(());
         }

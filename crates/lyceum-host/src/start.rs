@@ -42,18 +42,14 @@ pub(crate) fn release_of(request: &RunRequest) -> Option<&ReleaseId> {
         StartMode::Fork { release }
         | StartMode::Resume { release, .. }
         | StartMode::HandOut { release, .. } => Some(release),
-        StartMode::Cold { .. } => match &request.disk {
-            DiskRef::Qcow2Overlay { release, .. } => Some(release),
-            DiskRef::Qcow2Draft { .. } => None,
-        },
+        StartMode::Cold { .. } => request.disk.release(),
     }
 }
 
 /// What is wrong with a request whatever the state of the host is.
 pub(crate) fn check(request: &RunRequest) -> Result<(), ErrorBody> {
     request.size.check().map_err(|e| invalid(e.to_string()))?;
-    if let (Some(release), DiskRef::Qcow2Overlay { release: under, .. }) =
-        (release_of(request), &request.disk)
+    if let (Some(release), Some(under)) = (release_of(request), request.disk.release())
         && release != under
     {
         return Err(invalid(format!(

@@ -94,6 +94,13 @@ impl Tiers {
                 self.slow.join(layout::overlay(overlay)),
                 Some(self.release(release).join(layout::RELEASE_DISK)),
             ),
+            // It stands alone: what it shares with its release is shared on the file server.
+            DiskRef::LvmVolume { overlay, .. } => (
+                self.slow
+                    .join(layout::volume(overlay))
+                    .join(layout::VOLUME_DISK),
+                None,
+            ),
             DiskRef::Qcow2Draft { draft } => (self.draft(draft), None),
         };
         let cdrom = cdrom.map(|draft| self.fast.join(layout::draft_iso(draft)));

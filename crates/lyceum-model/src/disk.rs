@@ -27,11 +27,41 @@ pub enum DiskRef {
         /// What lies under it.
         release: ReleaseId,
     },
+    /// A desktop's volume on the slow tier: a snapshot of the release's volume with a
+    /// standalone qcow2 disk in it.
+    LvmVolume {
+        /// Which; an overlay in all but how it is kept.
+        overlay: OverlayId,
+        /// What it is a snapshot of.
+        release: ReleaseId,
+    },
     /// The standalone qcow2 disk of a draft.
     Qcow2Draft {
         /// Whose disk.
         draft: DraftId,
     },
+}
+
+impl DiskRef {
+    /// The overlay, for a desktop's disk.
+    pub fn overlay(&self) -> Option<&OverlayId> {
+        match self {
+            DiskRef::Qcow2Overlay { overlay, .. } | DiskRef::LvmVolume { overlay, .. } => {
+                Some(overlay)
+            }
+            DiskRef::Qcow2Draft { .. } => None,
+        }
+    }
+
+    /// The release that lies under it, for a desktop's disk.
+    pub fn release(&self) -> Option<&ReleaseId> {
+        match self {
+            DiskRef::Qcow2Overlay { release, .. } | DiskRef::LvmVolume { release, .. } => {
+                Some(release)
+            }
+            DiskRef::Qcow2Draft { .. } => None,
+        }
+    }
 }
 
 /// Something that an agent writes to or reads from a tier as a folder of files.
@@ -106,6 +136,16 @@ pub mod layout {
     /// Slow tier: overlay of a desktop.
     pub fn overlay(id: &OverlayId) -> PathBuf {
         PathBuf::from("overlays").join(format!("{id}.qcow2"))
+    }
+    /// Slow tier: where a desktop's volume is mounted.
+    pub fn volume(id: &OverlayId) -> PathBuf {
+        PathBuf::from("volumes").join(id.as_str())
+    }
+    /// The disk inside a desktop's volume.
+    pub const VOLUME_DISK: &str = "disk.qcow2";
+    /// Slow tier: folder of the restore points of a desktop's disk.
+    pub fn points(id: &OverlayId) -> PathBuf {
+        PathBuf::from("points").join(id.as_str())
     }
     /// Slow tier: folder of a delta.
     pub fn delta(id: &DeltaId) -> PathBuf {

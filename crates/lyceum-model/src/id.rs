@@ -112,6 +112,8 @@ ids! {
     OverlayId = "overlay";
     /// Saved pages, device state and disk of a running desktop.
     DeltaId = "delta";
+    /// A restore point of a desktop's disk.
+    PointId = "point";
     /// Work that a person asked for and that takes time.
     OperationId = "operation";
     /// A job on an agent (import, seal).

@@ -5,6 +5,14 @@
 //! | `GET /v1/storage` | [`StorageFacts`] |
 //! | `GET /v1/inventory` | [`Inventory`]: everything on the tiers, for the reconciler that clears up |
 //! | `PUT /v1/overlays/{id}` | [`OverlayRequest`] → [`lyceum_model::DiskRef`]; again with the same request: the same answer |
+//! | `GET /v1/overlays/{id}` | [`OverlayFacts`] |
+//! | `POST /v1/overlays/{id}/reset` | as new; its restore points stay |
+//! | `GET /v1/overlays/{id}/export` | the disk as one qcow2 that needs nothing else, streamed |
+//! | `GET /v1/overlays/{id}/points` | list of [`DiskPoint`], the oldest first |
+//! | `PUT /v1/overlays/{id}/points/{point}` | keep the disk as it is now → [`DiskPoint`] |
+//! | `POST /v1/overlays/{id}/points/{point}/restore` | make the disk what it was |
+//! | `DELETE /v1/overlays/{id}/points/{point}` | forget that |
+//! | `POST /v1/releases/{id}/prepare` | make what clones of it lie over, ahead of the class |
 //! | `DELETE /v1/overlays/{id}`, `/v1/deltas/{id}`, `/v1/drafts/{id}`, `/v1/releases/{id}`, `/v1/staging/{draft}`, `/v1/uploads/{job}` | gone; also when it was not there |
 //! | `PUT /v1/uploads/{job}?name=NAME&bytes=N` | body: the file, streamed; 507 before the first byte when it can't fit |
 //! | `PUT /v1/imports/{job}` | [`ImportRequest`]: a job: inspect the upload and make a draft's disk of it |
@@ -16,8 +24,8 @@
 //! | `POST /v1/releases/{id}/verify` | hash everything again; 422 `damaged` with the file's name |
 
 use lyceum_model::{
-    DeltaId, DraftId, JobId, OverlayId, ReleaseId, ReleaseManifest, SealedMemory, UnixMillis,
-    disk::TierUsage,
+    DeltaId, DiskRef, DraftId, JobId, OverlayId, PointId, ReleaseId, ReleaseManifest, SealedMemory,
+    UnixMillis, disk::TierUsage,
 };
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +42,62 @@ pub struct StorageFacts {
     pub slow: TierUsage,
     /// Both tiers are on the same file system (true on a demo machine).
     pub same_device: bool,
+    /// Identity of the fast tier, as in the marker at its root.
+    #[serde(default)]
+    pub fast_id: Option<uuid::Uuid>,
+    /// Identity of the slow tier.
+    #[serde(default)]
+    pub slow_id: Option<uuid::Uuid>,
+    /// What a power cut of the file server may cost: `safe`, `data=writeback` or `nfs-async`
+    /// (docs/durability.md).
+    #[serde(default)]
+    pub durability: String,
+    /// How many desktops more there is room for, going by those that are there.
+    #[serde(default)]
+    pub desktops_left: Option<u64>,
+    /// Desktops whose writes wait, because nothing is left to extend their disk with.
+    #[serde(default)]
+    pub paused: Vec<OverlayId>,
+    /// Desktops whose disk is lost.
+    #[serde(default)]
+    pub lost: Vec<OverlayId>,
+    /// Bytes written to the fast tier's disks per day, the newest last.
+    #[serde(default)]
+    pub fast_written: Vec<WrittenDay>,
+    /// Bytes written to the slow tier's disks per day, the newest last.
+    #[serde(default)]
+    pub slow_written: Vec<WrittenDay>,
+}
+
+/// What was written to a tier's disks on one day (UTC).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WrittenDay {
+    /// Its first millisecond.
+    pub day: UnixMillis,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// A desktop's disk.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OverlayFacts {
+    /// As hosts are told.
+    pub disk: DiskRef,
+    /// As the guest sees it.
+    pub virtual_bytes: u64,
+    /// What it takes on its tier.
+    pub bytes_on_disk: u64,
+}
+
+/// A restore point of a desktop's disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskPoint {
+    /// Which.
+    pub point: PointId,
+    /// When it was taken.
+    pub taken: UnixMillis,
+    /// What it takes on its tier.
+    pub bytes_on_disk: u64,
 }
 
 /// All that exists on the tiers.

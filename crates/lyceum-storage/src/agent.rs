@@ -1,14 +1,17 @@
 //! The agent's shared state and its start.
 
-use crate::config::StorageConfig;
+use crate::config::{Driver, StorageConfig};
 use crate::error::{Result, StorageError};
 use crate::imports::Imports;
+use crate::nfs::{Exported, Exports};
 use crate::objects::{Hold, Objects};
-use crate::tier::Tier;
+use crate::tier::{Marker, Tier};
+use crate::wear::{Source, Wear};
 use lyceum_disk::driver::Owner;
+use lyceum_disk::lvm::{Ext4Data, Group, LvmDriver, Show, ShowNobody, setup};
 use lyceum_disk::qemu_img::QemuImg;
 use lyceum_disk::{Cancel, DiskDriver, Qcow2Driver, TierDirs, files, sandbox};
-use lyceum_model::disk::layout;
+use lyceum_model::disk::TierUsage;
 use lyceum_model::{Tier as Kind, disk};
 use lyceum_proto::storage::{Inventory, StorageFacts};
 use serde::{Deserialize, Serialize};
@@ -31,6 +34,11 @@ pub(crate) struct Inner {
     pub owner: Option<Owner>,
     pub objects: Objects,
     pub imports: Imports,
+    pub wear: Wear,
+    /// What a power cut of this machine may cost, as a name of docs/durability.md.
+    pub durability: &'static str,
+    pub fast_id: uuid::Uuid,
+    pub slow_id: uuid::Uuid,
 }
 
 /// What the agent remembers of its tiers.
@@ -105,50 +113,65 @@ impl Inner {
                 config.state_dir.display()
             ))
         })?;
-        let remembered_at = config.state_dir.join(TIERS_FILE);
-        let remembered = remembered(&remembered_at)?;
-        let (fast, fast_marker) = Tier::open(
-            &config.fast_dir,
-            Kind::Fast,
-            config.reserve_bytes,
-            remembered.fast,
-        )?;
-        let (slow, slow_marker) = Tier::open(
-            &config.slow_dir,
-            Kind::Slow,
-            config.reserve_bytes,
-            remembered.slow,
-        )?;
-        if remembered.fast.is_none() || remembered.slow.is_none() {
-            let now = Remembered {
-                fast: Some(fast_marker.id),
-                slow: Some(slow_marker.id),
-            };
-            files::write_atomic(&remembered_at, &json(&now)?, 0o600)?;
-        }
+        let group = match &config.lvm {
+            Some(lvm) => {
+                let group = Group::open(&lvm.vg_uuid)?;
+                group.activate(None)?;
+                let (fast, slow) = (&config.fast_dir, &config.slow_dir);
+                setup::mount_tiers(&group, fast, slow, lvm.ext4_data)?;
+                Some(Arc::new(group))
+            }
+            None => None,
+        };
+        let tiers = open_tiers(&config)?;
         // Absolute, because overlays name their release's disk by its path.
         let dirs = TierDirs {
-            fast: absolute(fast.root())?,
-            slow: absolute(slow.root())?,
+            fast: absolute(tiers.fast.root())?,
+            slow: absolute(tiers.slow.root())?,
         };
-        let qemu_img = QemuImg::new(config.qemu_img);
+        let exports = match &config.nfs {
+            Some(nfs) => Some(Arc::new(Exports::new(
+                nfs.clone(),
+                [
+                    Exported::tier(&dirs.fast, tiers.fast_marker.id)?,
+                    Exported::tier(&dirs.slow, tiers.slow_marker.id)?,
+                ],
+            )?)),
+            None => None,
+        };
+        let qemu_img = QemuImg::new(config.qemu_img.clone());
         match sandbox::probe(&dirs.fast.join("work"), qemu_img.program()) {
             Ok(version) => tracing::info!(%version, "images can be imported"),
             Err(error) => tracing::warn!(%error, "images can't be imported on this machine"),
         }
+        let driver = driver(&config, &dirs, group.as_ref(), exports.clone(), &qemu_img)?;
+        driver.open()?;
+        // Hosts wait while the server is not there; they must not find it half furnished.
+        if let Some(exports) = &exports {
+            exports.serve()?;
+        }
+        let source = |tier: Kind, dir: &Path| match &group {
+            Some(group) => Source::group(group, tier),
+            None => Source::folder(dir),
+        };
+        let wear = Wear::open(
+            &config.state_dir,
+            source(Kind::Fast, &dirs.fast),
+            source(Kind::Slow, &dirs.slow),
+        );
         Ok(Inner {
-            driver: Arc::new(Qcow2Driver::new(
-                dirs.clone(),
-                qemu_img.clone(),
-                config.disk_owner,
-            )),
+            driver,
+            durability: durability(&config),
             dirs,
-            fast,
-            slow,
+            fast: tiers.fast,
+            slow: tiers.slow,
+            fast_id: tiers.fast_marker.id,
+            slow_id: tiers.slow_marker.id,
             qemu_img,
             owner: config.disk_owner,
             objects: Objects::default(),
             imports: Imports::default(),
+            wear,
         })
     }
 
@@ -161,13 +184,34 @@ impl Inner {
     }
 
     pub fn facts(&self) -> Result<StorageFacts> {
+        let overlays = self.driver.overlays()?;
+        let slow = self.with_beside(Kind::Slow, self.slow.usage()?)?;
+        let strained = self.driver.strained();
+        let (fast_written, slow_written) = self.wear.days();
         Ok(StorageFacts {
             version: env!("CARGO_PKG_VERSION").into(),
             driver: self.driver.name().into(),
-            fast: self.fast.usage()?,
-            slow: self.slow.usage()?,
+            fast: self.with_beside(Kind::Fast, self.fast.usage()?)?,
+            desktops_left: desktops_left(&overlays, slow.free_bytes),
+            slow,
             same_device: self.fast.device()? == self.slow.device()?,
+            fast_id: Some(self.fast_id),
+            slow_id: Some(self.slow_id),
+            durability: self.durability.into(),
+            paused: strained.paused,
+            lost: strained.lost,
+            fast_written,
+            slow_written,
         })
+    }
+
+    /// With what the driver keeps outside the tier's file system.
+    fn with_beside(&self, tier: Kind, mut usage: TierUsage) -> Result<TierUsage> {
+        let (total, free) = self.driver.beside(tier)?;
+        usage.total_bytes = usage.total_bytes.saturating_add(total);
+        usage.free_bytes = usage.free_bytes.saturating_add(free);
+        usage.used_bytes = usage.used_bytes.saturating_add(total.saturating_sub(free));
+        Ok(usage)
     }
 
     pub fn inventory(&self) -> Result<Inventory> {
@@ -180,13 +224,7 @@ impl Inner {
             releases: ids(&fast.join("releases"), "")?,
             drafts,
             staging: ids(&fast.join("staging"), "")?,
-            overlays: ids(&slow.join("overlays"), ".qcow2")?
-                .into_iter()
-                .map(|id| {
-                    let bytes = files::bytes_on_disk(&slow.join(layout::overlay(&id)));
-                    (id, bytes)
-                })
-                .collect(),
+            overlays: self.driver.overlays()?,
             deltas: ids(&slow.join("deltas"), "")?
                 .into_iter()
                 .map(|id| {
@@ -196,6 +234,100 @@ impl Inner {
                 .collect(),
             uploads: ids(&slow.join("uploads"), "")?,
         })
+    }
+}
+
+/// How many desktops more there is room for if they write what those did that are there; with
+/// none to go by, nothing is said.
+fn desktops_left(overlays: &[(lyceum_model::OverlayId, u64)], free: u64) -> Option<u64> {
+    let bytes: u64 = overlays.iter().map(|(_, bytes)| *bytes).sum();
+    let each = bytes.checked_div(overlays.len() as u64)?;
+    // A desktop that only just began has written nothing yet.
+    Some(free / each.max(64 << 20))
+}
+
+struct Tiers {
+    fast: Tier,
+    fast_marker: Marker,
+    slow: Tier,
+    slow_marker: Marker,
+}
+
+fn open_tiers(config: &StorageConfig) -> Result<Tiers> {
+    let remembered_at = config.state_dir.join(TIERS_FILE);
+    let remembered = remembered(&remembered_at)?;
+    let (fast, fast_marker) = Tier::open(
+        &config.fast_dir,
+        Kind::Fast,
+        config.reserve_bytes,
+        remembered.fast,
+    )?;
+    let (slow, slow_marker) = Tier::open(
+        &config.slow_dir,
+        Kind::Slow,
+        config.reserve_bytes,
+        remembered.slow,
+    )?;
+    if remembered.fast.is_none() || remembered.slow.is_none() {
+        let now = Remembered {
+            fast: Some(fast_marker.id),
+            slow: Some(slow_marker.id),
+        };
+        files::write_atomic(&remembered_at, &json(&now)?, 0o600)?;
+    }
+    Ok(Tiers {
+        fast,
+        fast_marker,
+        slow,
+        slow_marker,
+    })
+}
+
+fn driver(
+    config: &StorageConfig,
+    dirs: &TierDirs,
+    group: Option<&Arc<Group>>,
+    exports: Option<Arc<Exports>>,
+    qemu_img: &QemuImg,
+) -> Result<Arc<dyn DiskDriver>> {
+    let (dirs, qemu_img) = (dirs.clone(), qemu_img.clone());
+    match (config.driver, group, &config.lvm) {
+        (Driver::Qcow2, _, _) => Ok(Arc::new(Qcow2Driver::new(
+            dirs,
+            qemu_img,
+            config.disk_owner,
+        ))),
+        (Driver::Lvm, Some(group), Some(lvm)) => {
+            let show: Arc<dyn Show> = match exports {
+                Some(exports) => exports,
+                None => Arc::new(ShowNobody),
+            };
+            Ok(Arc::new(LvmDriver::new(
+                dirs,
+                lvm.clone(),
+                group.clone(),
+                qemu_img,
+                config.disk_owner,
+                show,
+            )?))
+        }
+        (Driver::Lvm, _, _) => Err(StorageError::Start(
+            "driver = \"lvm\" needs a volume group: add [lvm] with vg_uuid, or let 'lyceum storage init' write it".into(),
+        )),
+    }
+}
+
+/// The weakest of what is chosen.
+fn durability(config: &StorageConfig) -> &'static str {
+    let later = config.nfs.as_ref().is_some_and(|nfs| nfs.is_async());
+    let writeback = config
+        .lvm
+        .as_ref()
+        .is_some_and(|lvm| lvm.ext4_data == Ext4Data::Writeback);
+    match (later, writeback) {
+        (true, _) => "nfs-async",
+        (false, true) => "data=writeback",
+        (false, false) => "safe",
     }
 }
 

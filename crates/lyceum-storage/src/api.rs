@@ -6,10 +6,10 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::routing::{delete, get, post, put};
-use lyceum_model::{DeltaId, DiskRef, DraftId, JobId, OverlayId, ReleaseId, StoredRef};
+use lyceum_model::{DeltaId, DiskRef, DraftId, JobId, OverlayId, PointId, ReleaseId, StoredRef};
 use lyceum_proto::storage::{
-    DraftRequest, ImportRequest, ImportStatus, Inventory, OverlayRequest, PublishRequest,
-    Published, StorageFacts,
+    DiskPoint, DraftRequest, ImportRequest, ImportStatus, Inventory, OverlayFacts, OverlayRequest,
+    PublishRequest, Published, StorageFacts,
 };
 use lyceum_wire::extract::{Json, Path, Query};
 use serde::Deserialize;
@@ -30,7 +30,21 @@ impl Agent {
         Router::new()
             .route("/v1/storage", get(facts))
             .route("/v1/inventory", get(inventory))
-            .route("/v1/overlays/{id}", put(put_overlay).delete(delete_overlay))
+            .route(
+                "/v1/overlays/{id}",
+                get(get_overlay).put(put_overlay).delete(delete_overlay),
+            )
+            .route("/v1/overlays/{id}/reset", post(reset_overlay))
+            .route("/v1/overlays/{id}/export", get(export_overlay))
+            .route("/v1/overlays/{id}/points", get(get_points))
+            .route(
+                "/v1/overlays/{id}/points/{point}",
+                put(put_point).delete(delete_point),
+            )
+            .route(
+                "/v1/overlays/{id}/points/{point}/restore",
+                post(restore_point),
+            )
             .route("/v1/deltas/{id}", delete(delete_delta))
             .route("/v1/uploads/{id}", put(put_upload).delete(delete_upload))
             .route(
@@ -42,6 +56,7 @@ impl Agent {
             .route("/v1/staging/{id}/publish", post(publish))
             .route("/v1/releases/{id}", delete(delete_release))
             .route("/v1/releases/{id}/verify", post(verify))
+            .route("/v1/releases/{id}/prepare", post(prepare))
             .layer(DefaultBodyLimit::max(JSON_LIMIT))
             .with_state(self.clone())
     }
@@ -61,6 +76,64 @@ async fn put_overlay(
     Json(request): Json<OverlayRequest>,
 ) -> Result<Json<DiskRef>> {
     agent.make_overlay(id, request).await.map(Json)
+}
+
+async fn get_overlay(
+    State(agent): State<Agent>,
+    Path(id): Path<OverlayId>,
+) -> Result<Json<OverlayFacts>> {
+    agent.overlay(id).await.map(Json)
+}
+
+async fn reset_overlay(State(agent): State<Agent>, Path(id): Path<OverlayId>) -> Result<()> {
+    agent.reset_overlay(id).await
+}
+
+async fn export_overlay(
+    State(agent): State<Agent>,
+    Path(id): Path<OverlayId>,
+) -> Result<impl axum::response::IntoResponse> {
+    use axum::http::header;
+    let (file, length) = agent.export_overlay(id).await?;
+    let stream =
+        tokio_util::io::ReaderStream::with_capacity(tokio::fs::File::from_std(file), 1 << 18);
+    let headers = [
+        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
+        (header::CONTENT_LENGTH, length.to_string()),
+    ];
+    Ok((headers, Body::from_stream(stream)))
+}
+
+async fn get_points(
+    State(agent): State<Agent>,
+    Path(id): Path<OverlayId>,
+) -> Result<Json<Vec<DiskPoint>>> {
+    agent.points(id).await.map(Json)
+}
+
+async fn put_point(
+    State(agent): State<Agent>,
+    Path((id, point)): Path<(OverlayId, PointId)>,
+) -> Result<Json<DiskPoint>> {
+    agent.take_point(id, point).await.map(Json)
+}
+
+async fn delete_point(
+    State(agent): State<Agent>,
+    Path((id, point)): Path<(OverlayId, PointId)>,
+) -> Result<()> {
+    agent.delete_point(id, point).await
+}
+
+async fn restore_point(
+    State(agent): State<Agent>,
+    Path((id, point)): Path<(OverlayId, PointId)>,
+) -> Result<()> {
+    agent.restore_point(id, point).await
+}
+
+async fn prepare(State(agent): State<Agent>, Path(id): Path<ReleaseId>) -> Result<()> {
+    agent.prepare(id).await
 }
 
 async fn delete_overlay(State(agent): State<Agent>, Path(id): Path<OverlayId>) -> Result<()> {

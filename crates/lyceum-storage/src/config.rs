@@ -1,6 +1,8 @@
 //! What a storage agent is told.
 
+use crate::nfs::NfsConfig;
 use lyceum_disk::driver::Owner;
+use lyceum_disk::lvm::LvmConfig;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -28,6 +30,26 @@ pub struct StorageConfig {
     /// disks that QEMU writes.
     #[serde(default)]
     pub disk_owner: Option<Owner>,
+    /// How desktops' disks are kept.
+    #[serde(default)]
+    pub driver: Driver,
+    /// The volume group that the tiers are in; absent: they are folders, on whatever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lvm: Option<LvmConfig>,
+    /// Showing the tiers to hosts; absent: they are on this machine, or somebody else does it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nfs: Option<NfsConfig>,
+}
+
+/// How desktops' disks are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Driver {
+    /// qcow2 files over the release's.
+    #[default]
+    Qcow2,
+    /// Snapshots of volumes; needs `lvm`.
+    Lvm,
 }
 
 fn default_reserve() -> u64 {
@@ -55,6 +77,9 @@ impl StorageConfig {
             reserve_bytes: default_reserve(),
             qemu_img: default_qemu_img(),
             disk_owner: None,
+            driver: Driver::default(),
+            lvm: None,
+            nfs: None,
         }
     }
 }

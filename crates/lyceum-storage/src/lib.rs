@@ -5,6 +5,8 @@
 //! |---|---|
 //! | [`config`] | where the tiers are and what is kept free |
 //! | `tier` | making, adopting and locking a tier; its use |
+//! | [`nfs`] | showing the tiers to hosts |
+//! | `watch`, `wear` | what fills up is extended in time; what is written per day |
 //! | `objects` | one piece of work per object at a time, and cancelling it |
 //! | `overlays`, `drafts`, `uploads`, `imports`, `releases` | the requests, by what they are about |
 //! | `api` | the router; the table is at the top of [`lyceum_proto::storage`] |
@@ -24,11 +26,14 @@ mod drafts;
 mod error;
 mod hash;
 mod imports;
+pub mod nfs;
 mod objects;
 mod overlays;
 mod releases;
 mod tier;
 mod uploads;
+mod watch;
+mod wear;
 
 pub use agent::Agent;
 pub use config::StorageConfig;
@@ -56,6 +61,7 @@ pub async fn run(config: StorageConfig, shutdown: CancellationToken) -> Result<(
             ))
         })?;
     let agent = Agent::open(config).await?;
+    let watch = tokio::spawn(agent.clone().watch(shutdown.clone()));
     let served = lyceum_wire::serve(
         listener,
         agent.router(),
@@ -65,5 +71,7 @@ pub async fn run(config: StorageConfig, shutdown: CancellationToken) -> Result<(
     )
     .await;
     agent.close().await;
+    // Its last look is being finished; a store must not be half extended.
+    let _ = watch.await;
     Ok(served?)
 }

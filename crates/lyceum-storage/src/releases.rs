@@ -80,6 +80,18 @@ impl Agent {
             .await
     }
 
+    pub(crate) async fn prepare(&self, id: ReleaseId) -> Result<()> {
+        let hold = self
+            .inner
+            .objects
+            .hold(release_key(&id), "is being prepared for a class")
+            .await;
+        self.work(hold, move |inner, cancel| {
+            Ok(inner.driver.prepare_release(&id, cancel)?)
+        })
+        .await
+    }
+
     pub(crate) async fn delete_release(&self, id: ReleaseId) -> Result<()> {
         let hold = self
             .inner
@@ -89,7 +101,7 @@ impl Agent {
                 StorageError::in_use(format!("release {id} {what}: wait until that is over"))
             })?;
         self.work(hold, move |inner, _| {
-            inner.driver.forget_release(&id);
+            inner.driver.forget_release(&id)?;
             files::remove_atomic(&inner.dirs.release(&id))?;
             Ok(())
         })

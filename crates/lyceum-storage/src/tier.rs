@@ -52,7 +52,13 @@ fn folders(kind: Kind) -> &'static [(&'static str, u32)] {
             ("published", 0o700),
             ("work", 0o700),
         ],
-        Kind::Slow => &[("overlays", 0o711), ("deltas", 0o711), ("uploads", 0o700)],
+        Kind::Slow => &[
+            ("overlays", 0o711),
+            ("volumes", 0o711),
+            ("points", 0o700),
+            ("deltas", 0o711),
+            ("uploads", 0o700),
+        ],
     }
 }
 
@@ -82,6 +88,10 @@ impl Tier {
             }
             fs::set_permissions(&path, fs::Permissions::from_mode(*mode))
                 .on("can't set the rights of", &path)?;
+            if *name == "volumes" {
+                // Those half made may be mounted; the driver clears them.
+                continue;
+            }
             let cleared = files::clear_temps(&path)?;
             if cleared > 0 {
                 tracing::info!(folder = %path.display(), cleared, "cleared what was half made");
@@ -188,6 +198,8 @@ impl Tier {
         let (total_bytes, available) = files::space(&self.root)?;
         let used_bytes = folders(self.kind)
             .iter()
+            // What is mounted there is no file of this file system.
+            .filter(|(name, _)| *name != "volumes")
             .map(|(name, _)| files::bytes_on_disk(&self.root.join(name)))
             .fold(0, u64::saturating_add);
         Ok(TierUsage {

@@ -2,7 +2,8 @@
 
 use crate::bench;
 use crate::commands::{
-    audit, course, desktop, host, image, login, operation, session, settings, user,
+    audit, course, desktop, host, image, login, operation, session, settings, storage,
+    user,
 };
 use crate::doctor::DoctorArgs;
 use crate::exit;
@@ -68,8 +69,8 @@ pub enum Command {
     User(user::UserCommand),
     /// Machines that run desktops; without a command: run such a machine's agent
     Host(HostArgs),
-    /// Run the storage agent
-    Storage(AgentArgs),
+    /// The file server's disks; without a command: run the storage agent
+    Storage(StorageArgs),
     /// Run a controller
     Controller(PartArgs),
     /// Measure what the classroom that runs reaches
@@ -100,6 +101,18 @@ pub enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+/// `lyceum storage init`, or `lyceum storage --config FILE`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct StorageArgs {
+    /// What to do with the file server
+    #[command(subcommand)]
+    pub command: Option<storage::StorageCommand>,
+    /// How to run the agent
+    #[command(flatten)]
+    pub agent: AgentArgs,
 }
 
 /// `lyceum host list` and the like, or `lyceum host --config FILE`.

@@ -19,7 +19,7 @@ mod table;
 mod up;
 
 use clap::{CommandFactory, Parser};
-use cli::{Cli, Command, Global, HostArgs};
+use cli::{Cli, Command, Global, HostArgs, StorageArgs};
 use client::{CallError, Client};
 use context::Context;
 use exit::Exit;
@@ -82,7 +82,17 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Up(args) => up::run(global.state.as_deref(), args).await,
         Command::Controller(args) => parts::controller(args).await,
-        Command::Storage(args) => parts::storage(args).await,
+        Command::Storage(StorageArgs {
+            command: None,
+            agent,
+        }) => parts::storage(agent).await,
+        Command::Storage(StorageArgs {
+            command: Some(command),
+            ..
+        }) => {
+            let json = global.json();
+            tokio::task::spawn_blocking(move || commands::storage::run(command, json)).await?
+        }
         Command::Host(HostArgs {
             command: None,
             agent,

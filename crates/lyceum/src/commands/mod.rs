@@ -12,6 +12,7 @@ pub mod roster;
 pub mod session;
 pub mod settings;
 pub mod status;
+pub mod storage;
 pub mod user;
 
 use crate::exit::Exit;
