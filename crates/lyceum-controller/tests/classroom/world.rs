@@ -41,6 +41,8 @@ pub struct Classroom {
     course: CourseId,
     teacher: UserId,
     release: ReleaseId,
+    /// Other than SQLite in the controller's directory.
+    store_url: Option<String>,
 }
 
 fn runtime() -> Runtime {
@@ -82,6 +84,11 @@ impl Classroom {
     }
 
     fn with(students: usize, sim: SimConfig) -> Classroom {
+        Self::with_store(students, sim, None)
+    }
+
+    /// Everything is in the store with this URL.
+    pub fn with_store(students: usize, sim: SimConfig, store_url: Option<String>) -> Classroom {
         let dir = tempfile::Builder::new()
             .prefix("lyc")
             .tempdir_in("/tmp")
@@ -110,6 +117,7 @@ impl Classroom {
             course,
             teacher,
             release: "none".parse().unwrap(),
+            store_url,
             dir,
         };
         room.start_storage();
@@ -225,7 +233,10 @@ impl Classroom {
 
     pub fn start_controller(&mut self) {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let config = ControllerConfig::local(self.path("controller"), any, any);
+        let config = ControllerConfig {
+            store_url: self.store_url.clone(),
+            ..ControllerConfig::local(self.path("controller"), any, any)
+        };
         let runtime = runtime();
         let until = Instant::now() + PATIENCE;
         let controller = loop {
@@ -246,10 +257,12 @@ impl Classroom {
     }
 
     fn store(&self) -> Store {
-        let url = format!(
-            "sqlite:{}",
-            self.path("controller").join("lyceum.db").display()
-        );
+        let url = self.store_url.clone().unwrap_or_else(|| {
+            format!(
+                "sqlite:{}",
+                self.path("controller").join("lyceum.db").display()
+            )
+        });
         self.client.block_on(Store::open(&url)).unwrap()
     }
 
