@@ -17,7 +17,7 @@ LYCEUM := target/release/lyceum
 ARGS ?=
 
 WEB_SOURCES := $(shell find web -type d \( -name node_modules -o -name dist -o -name tests -o -name e2e \) -prune -o -type f -print 2>/dev/null)
-GUEST_SOURCES := $(shell find crates/lyceum-guest images -type f 2>/dev/null)
+GUEST_SOURCES := $(shell find crates/lyceum-guest images -type f ! -name '*.md' ! -name check-demo ! -name try-fork ! -path 'images/*fileserver*' 2>/dev/null)
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
