@@ -226,7 +226,10 @@ fn own_certificate(app: &App) -> Result<lyceum_wire::Identity, StartError> {
         .config
         .state_dir
         .join(format!("page-tls-{}", &hash.to_hex()[..16]));
-    if let Some(known) = lyceum_wire::Identity::load(&dir)? {
+    let half_a_year_ahead = app.now() / 1000 + 180 * 24 * 3600;
+    if let Some(known) = lyceum_wire::Identity::load(&dir)?
+        && known.validity()?.end > half_a_year_ahead
+    {
         return Ok(known);
     }
     std::fs::DirBuilder::new()

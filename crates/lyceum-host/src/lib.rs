@@ -34,7 +34,7 @@ pub use tiers::TIER_MARKER;
 use agent::Agent;
 use known::KnownStore;
 use lyceum_hypervisor::Hypervisor;
-use lyceum_wire::{Access, Identity, PeerKind};
+use lyceum_wire::{Access, Identity, PeerKind, Renewing};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -176,7 +176,9 @@ pub async fn run_on(
         agent.spawn(load::run(sampled));
     }
     tracing::info!(name = %agent.config.name, "the host agent is up");
-    let served = lyceum_wire::serve(
+    let identity = Renewing::new(identity, state_dir);
+    agent.spawn(identity.clone().run(shutdown.clone()));
+    let served = lyceum_wire::serve_renewing(
         listener,
         api::router(agent.clone()),
         &identity,

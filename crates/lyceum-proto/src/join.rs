@@ -3,7 +3,11 @@
 //! An administrator makes a token on the controller. It holds the controller's
 //! address, the fingerprint of its CA and a secret that works once. The agent
 //! makes a key and a signing request, posts them, and gets a certificate. From
-//! then on both sides know each other by certificate only.
+//! then on both sides know each other by certificate only. When the answer was
+//! lost the agent asks again with the same key, and gets a certificate again.
+//!
+//! A certificate ends after a year. Long before that the agent asks for the next
+//! one, with the present one as its authority.
 
 use serde::{Deserialize, Serialize};
 
@@ -41,4 +45,13 @@ pub struct JoinResponse {
     pub certificate_pem: String,
     /// The classroom's CA, PEM.
     pub ca_pem: String,
+}
+
+/// `POST /renew` on the controller's agent port, over mutual TLS: a certificate for who asks. Answered
+/// with a [`JoinResponse`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RenewRequest {
+    /// Certificate signing request, PEM.
+    pub csr_pem: String,
 }

@@ -40,7 +40,7 @@ pub use config::StorageConfig;
 pub use error::StorageError;
 pub use hash::hash_file;
 
-use lyceum_wire::{Access, Identity, PeerKind};
+use lyceum_wire::{Access, Identity, PeerKind, Renewing};
 use tokio_util::sync::CancellationToken;
 
 /// Runs the storage agent until `shutdown` is cancelled; running work is then cancelled,
@@ -60,9 +60,11 @@ pub async fn run(config: StorageConfig, shutdown: CancellationToken) -> Result<(
                 config.listen
             ))
         })?;
+    let identity = Renewing::new(identity, config.state_dir.clone());
     let agent = Agent::open(config).await?;
     let watch = tokio::spawn(agent.clone().watch(shutdown.clone()));
-    let served = lyceum_wire::serve(
+    let renewing = tokio::spawn(identity.clone().run(shutdown.clone()));
+    let served = lyceum_wire::serve_renewing(
         listener,
         agent.router(),
         &identity,
@@ -70,6 +72,7 @@ pub async fn run(config: StorageConfig, shutdown: CancellationToken) -> Result<(
         shutdown,
     )
     .await;
+    renewing.abort();
     agent.close().await;
     // Its last look is being finished; a store must not be half extended.
     let _ = watch.await;

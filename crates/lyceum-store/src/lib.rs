@@ -82,7 +82,10 @@ pub struct Tx {
 /// Name of the lock that writers hold on PostgreSQL; `lyceum` in ASCII.
 const WRITE_LOCK: i64 = 0x6c79_6365_756d;
 
-const SCHEMA: &[(i64, &str)] = &[(1, include_str!("schema.sql"))];
+const SCHEMA: &[(i64, &str)] = &[
+    (1, include_str!("schema.sql")),
+    (2, include_str!("schema-2.sql")),
+];
 
 impl Store {
     /// Opens `sqlite:PATH` (made when missing) or `postgres://...` and brings its tables up to date.

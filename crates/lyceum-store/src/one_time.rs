@@ -56,19 +56,25 @@ pub async fn revoke(tx: &mut Tx, purpose: Purpose, subject: &str) -> Result<()> 
 
 /// Uses a secret up and answers what it was for; `None`: there is none, it was used, or its time
 /// is over. Of two who try at once, one gets it: it is a single statement.
+///
+/// `by`: who takes it, and may take it again until its time is over, should the answer have been lost.
+/// `None`: nobody may.
 pub async fn take(
     tx: &mut Tx,
     purpose: Purpose,
     secret_hash: &str,
+    by: Option<&str>,
     now: UnixMillis,
 ) -> Result<Option<String>> {
     let row: Option<(String,)> = sqlx::query_as(
-        "UPDATE one_time SET used = $3
-         WHERE secret_hash = $1 AND purpose = $2 AND used IS NULL AND expires > $3 RETURNING subject",
+        "UPDATE one_time SET used = $3, used_by = $4
+         WHERE secret_hash = $1 AND purpose = $2 AND expires > $3 AND (used IS NULL OR used_by = $4)
+         RETURNING subject",
     )
     .bind(secret_hash)
     .bind(purpose.word())
     .bind(now)
+    .bind(by)
     .fetch_optional(tx.connection())
     .await?;
     Ok(row.map(|r| r.0))

@@ -115,7 +115,7 @@ async fn secrets_work_once(place: &Place) {
             .unwrap();
     };
     let take = async |tx: &mut Tx, purpose, hash: &str, now| {
-        one_time::take(tx, purpose, hash, now).await.unwrap()
+        one_time::take(tx, purpose, hash, None, now).await.unwrap()
     };
     insert(&mut tx, "a").await;
     assert_eq!(take(&mut tx, Purpose::SignIn, "a", 1).await, None);
@@ -144,6 +144,17 @@ async fn secrets_work_once(place: &Place) {
         .await
         .unwrap();
     assert_eq!(take(&mut tx, Purpose::Join, "c", 1).await, None, "revoked");
+    // Who took it may take it again, and nobody else.
+    insert(&mut tx, "d").await;
+    for (by, got) in [
+        (Some("key"), true),
+        (Some("key"), true),
+        (Some("other"), false),
+        (None, false),
+    ] {
+        let taken = one_time::take(&mut tx, Purpose::Join, "d", by, 2).await;
+        assert_eq!(taken.unwrap().is_some(), got, "{by:?}");
+    }
     one_time::delete_expired(&mut tx, 1000).await.unwrap();
     tx.commit().await.unwrap();
 }

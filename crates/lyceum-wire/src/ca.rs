@@ -16,8 +16,10 @@ pub const CA_FILE: &str = "classroom-ca.pem";
 
 /// Years for which the CA is valid.
 const CA_YEARS: i64 = 20;
-/// Years for which the certificates it signs are valid.
+/// Years for which certificates made here are valid: the controller's, made at each of its starts.
 const PEER_YEARS: i64 = 5;
+/// The same for agents', in days; they [renew](crate::renew) theirs long before.
+const AGENT_DAYS: i64 = 365;
 
 /// Signs the certificates of this classroom.
 pub struct ClassroomCa {
@@ -69,7 +71,7 @@ impl ClassroomCa {
             .push(DnType::CommonName, "Lyceum classroom");
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        set_validity(&mut params, CA_YEARS);
+        set_validity(&mut params, 365 * CA_YEARS);
         let cert = params.self_signed(&key)?;
         Ok(format!("{}{}", key.serialize_pem(), cert.pem()))
     }
@@ -132,11 +134,17 @@ impl ClassroomCa {
     /// request's secret and that the name is free. Of the signing request only
     /// the public key counts: names and rights are ours to give.
     pub fn sign_join(&self, request: &JoinRequest) -> Result<JoinResponse, WireError> {
-        let csr = CertificateSigningRequestParams::from_pem(&request.csr_pem).map_err(|e| {
-            WireError::Certificate(format!("the signing request can't be used: {e}"))
-        })?;
         let peer = Peer::new(PeerKind::from(request.kind), request.name.clone());
-        let cert = peer_params(&peer, &[])?.signed_by(&csr.public_key, &self.issuer)?;
+        self.sign(&peer, &request.csr_pem)
+    }
+
+    /// Signs a key for `peer`, which the caller knows to be who asks. Of the signing request only the
+    /// public key counts.
+    pub fn sign(&self, peer: &Peer, csr_pem: &str) -> Result<JoinResponse, WireError> {
+        let csr = CertificateSigningRequestParams::from_pem(csr_pem).map_err(bad_request)?;
+        let mut params = peer_params(peer, &[])?;
+        set_validity(&mut params, AGENT_DAYS);
+        let cert = params.signed_by(&csr.public_key, &self.issuer)?;
         Ok(JoinResponse {
             certificate_pem: cert.pem(),
             ca_pem: self.pem.clone(),
@@ -144,16 +152,30 @@ impl ClassroomCa {
     }
 }
 
+fn bad_request(e: impl std::fmt::Display) -> WireError {
+    WireError::Certificate(format!("the signing request can't be used: {e}"))
+}
+
+/// SHA-256 of the public key in a signing request, lower-case hex: tells a key that asks again from
+/// another one.
+pub fn key_hash(csr_pem: &str) -> Result<String, WireError> {
+    use x509_parser::prelude::*;
+    let (_, pem) = parse_x509_pem(csr_pem.as_bytes()).map_err(bad_request)?;
+    let (_, csr) = X509CertificationRequest::from_der(&pem.contents).map_err(bad_request)?;
+    let key = csr.certification_request_info.subject_pki.raw;
+    Ok(hex::encode(Sha256::digest(key)))
+}
+
 /// SHA-256 of a certificate, lower-case hex.
 pub(crate) fn fingerprint(der: &CertificateDer<'_>) -> String {
     hex::encode(Sha256::digest(der))
 }
 
-fn set_validity(params: &mut CertificateParams, years: i64) {
+fn set_validity(params: &mut CertificateParams, days: i64) {
     let now = time::OffsetDateTime::now_utc();
     // Clocks of a classroom's machines may differ.
     params.not_before = now - time::Duration::days(2);
-    params.not_after = now + time::Duration::days(365 * years);
+    params.not_after = now + time::Duration::days(days);
 }
 
 fn peer_params(peer: &Peer, addresses: &[String]) -> Result<CertificateParams, WireError> {
@@ -173,7 +195,7 @@ fn peer_params(peer: &Peer, addresses: &[String]) -> Result<CertificateParams, W
         ExtendedKeyUsagePurpose::ServerAuth,
         ExtendedKeyUsagePurpose::ClientAuth,
     ];
-    set_validity(&mut params, PEER_YEARS);
+    set_validity(&mut params, 365 * PEER_YEARS);
     Ok(params)
 }
 
@@ -257,6 +279,7 @@ mod tests {
                 csr_pem: csr.into(),
             };
             assert!(ca.sign_join(&request).is_err(), "{csr:?} was signed");
+            assert!(key_hash(csr).is_err(), "{csr:?} has a key");
         }
     }
 }

@@ -24,6 +24,9 @@ struct Stored {
     certificate_pem: String,
     key_pem: String,
     ca_pem: String,
+    /// `https://ADDRESS:PORT` where an agent joined and renews its certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    controller: Option<String>,
 }
 
 impl std::fmt::Debug for Identity {
@@ -44,6 +47,7 @@ impl Identity {
             certificate_pem,
             key_pem,
             ca_pem,
+            controller: None,
         };
         let identity = Self::from_stored(stored)?;
         if identity.peer != peer {
@@ -110,6 +114,27 @@ impl Identity {
             path,
             source,
         })
+    }
+
+    /// The same, knowing where its certificate is renewed.
+    pub(crate) fn joined_at(mut self, controller: Option<String>) -> Identity {
+        self.stored.controller = controller;
+        self
+    }
+
+    /// Where its certificate is renewed: `https://ADDRESS:PORT`; `None`: of an agent that joined before
+    /// certificates were renewed.
+    pub fn controller(&self) -> Option<&str> {
+        self.stored.controller.as_deref()
+    }
+
+    /// From when until when its certificate is valid: seconds since 1970.
+    pub fn validity(&self) -> Result<std::ops::Range<i64>, WireError> {
+        use x509_parser::prelude::*;
+        let (_, cert) = X509Certificate::from_der(&self.certificate)
+            .map_err(|e| WireError::Certificate(format!("a certificate can't be read: {e}")))?;
+        let validity = cert.validity();
+        Ok(validity.not_before.timestamp()..validity.not_after.timestamp())
     }
 
     /// Who this is.

@@ -5,17 +5,63 @@
 //!      agent: key and signing request made here ── POST /join, TLS pinned to the CA ──► controller
 //!      controller: secret known and unused? ── ClassroomCa::sign_join ──► agent: identity.json
 //! ```
+//!
+//! The agent keeps its key in `joining.json` until it has the answer. When that was lost, it asks again with
+//! the same token and key, and the controller, which remembers the key, signs again.
 
-use crate::{Client, ClientError, Identity, Peer, PeerKind, WireError};
+use crate::{Client, ClientError, Identity, Peer, PeerKind, WireError, write_atomically};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use lyceum_model::HostId;
 use lyceum_proto::join::{AgentKind, JoinRequest, JoinResponse};
+use rcgen::KeyPair;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::path::Path;
 use subtle::ConstantTimeEq;
 
 const PREFIX: &str = "lyceum-join:";
+/// Where the key is kept while the answer is not there.
+const JOINING_FILE: &str = "joining.json";
+
+/// A join that was begun.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Joining {
+    /// Of the token's secret: another token is another join.
+    secret_hash: String,
+    key_pem: String,
+}
+
+/// The key of the join with this token: the one that was made for it before, or a new one, which is on disk
+/// when this returns.
+fn joining_key(token: &JoinToken, state_dir: &Path) -> Result<KeyPair, WireError> {
+    let path = state_dir.join(JOINING_FILE);
+    let begun = std::fs::read(&path)
+        .ok()
+        .and_then(|text| serde_json::from_slice::<Joining>(&text).ok())
+        .filter(|joining| joining.secret_hash == token.secret_hash());
+    if let Some(key) = begun.and_then(|joining| KeyPair::from_pem(&joining.key_pem).ok()) {
+        return Ok(key);
+    }
+    let key = KeyPair::generate()?;
+    let joining = Joining {
+        secret_hash: token.secret_hash(),
+        key_pem: key.serialize_pem(),
+    };
+    let text = serde_json::to_vec(&joining).map_err(|e| WireError::Certificate(e.to_string()))?;
+    write_atomically(&path, &text, 0o600).map_err(|source| WireError::File {
+        what: "writing",
+        path,
+        source,
+    })?;
+    Ok(key)
+}
+
+/// A signing request for a key; nothing in it counts but the key.
+pub(crate) fn signing_request(key: &KeyPair) -> Result<String, WireError> {
+    let request = rcgen::CertificateParams::default().serialize_request(key)?;
+    Ok(request.pem()?)
+}
 
 /// What an administrator carries from the controller to an agent. Its secret is
 /// good for one join.
@@ -93,7 +139,7 @@ pub fn secret_matches(secret: &str, hash: &str) -> bool {
 
 /// Joins the classroom and stores the identity in `state_dir`. An agent that has
 /// joined already as the same is not joined again: its identity is returned and
-/// the token is not used up.
+/// the token is not used up. After an error it may be called again with the same token.
 ///
 /// `own_url` is `https://ADDRESS:PORT` where the controller reaches this agent.
 pub async fn join(
@@ -114,10 +160,8 @@ pub async fn join(
             peer: known.peer().clone(),
         });
     }
-    let key = rcgen::KeyPair::generate()?;
-    let csr_pem = rcgen::CertificateParams::default()
-        .serialize_request(&key)?
-        .pem()?;
+    let key = joining_key(&token, state_dir)?;
+    let csr_pem = signing_request(&key)?;
     let client = Client::pinned(&token.url, &Peer::controller(), &token.ca_sha256)?;
     let response: JoinResponse = client
         .post(
@@ -137,13 +181,16 @@ pub async fn join(
         response.certificate_pem,
         key.serialize_pem(),
         response.ca_pem,
-    )?;
+    )?
+    .joined_at(Some(token.url.clone()));
     if identity.ca_fingerprint() != token.ca_sha256 {
         return Err(WireError::Token(
             "the controller answered with another CA than the token names".into(),
         ));
     }
     identity.save(state_dir)?;
+    // Its key is in the identity now; left behind it does no harm.
+    let _ = std::fs::remove_file(state_dir.join(JOINING_FILE));
     Ok(identity)
 }
 

@@ -21,17 +21,19 @@ mod file;
 pub mod identity;
 pub mod join;
 pub mod peer;
+pub mod renew;
 pub mod server;
 mod tls;
 
-pub use ca::ClassroomCa;
+pub use ca::{ClassroomCa, key_hash};
 pub use client::{Client, ClientError, RawStream};
 pub use error::ApiError;
 pub use file::write_atomically;
 pub use identity::Identity;
 pub use join::JoinToken;
 pub use peer::{Peer, PeerKind};
-pub use server::{Access, serve};
+pub use renew::Renewing;
+pub use server::{Access, serve, serve_renewing};
 pub use tls::https_config;
 
 /// What goes wrong with keys, certificates and their files.
@@ -76,6 +78,9 @@ pub enum WireError {
     /// The controller refused, or could not be reached.
     #[error("joining failed: {0}")]
     Join(#[source] Box<ClientError>),
+    /// The controller did not give a new certificate.
+    #[error("asking for a new certificate failed: {0}")]
+    Renew(#[source] Box<ClientError>),
     /// TLS could not be set up.
     #[error("TLS could not be set up: {0}")]
     Tls(#[from] rustls::Error),

@@ -1,7 +1,7 @@
 //! An axum router behind TLS that knows its peer.
 
 use crate::error::wire_code;
-use crate::{ApiError, Identity, Peer, PeerKind, RawStream, WireError, tls};
+use crate::{ApiError, Identity, Peer, PeerKind, RawStream, Renewing, WireError, tls};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request};
@@ -53,9 +53,34 @@ pub async fn serve(
     access: Access,
     shutdown: CancellationToken,
 ) -> Result<(), WireError> {
-    let config = tls::server_config(identity, access == Access::Join)?;
+    let (_keep, fixed) = tokio::sync::watch::channel(identity.clone());
+    serve_as(listener, router, fixed, access, shutdown).await
+}
+
+/// The same for an agent whose certificate is renewed meanwhile: new connections get the present one.
+pub async fn serve_renewing(
+    listener: TcpListener,
+    router: Router,
+    identity: &Renewing,
+    access: Access,
+    shutdown: CancellationToken,
+) -> Result<(), WireError> {
+    serve_as(listener, router, identity.watch(), access, shutdown).await
+}
+
+async fn serve_as(
+    listener: TcpListener,
+    router: Router,
+    mut identity: tokio::sync::watch::Receiver<Identity>,
+    access: Access,
+    shutdown: CancellationToken,
+) -> Result<(), WireError> {
+    let acceptor = |identity: &Identity, access: &Access| -> Result<TlsAcceptor, WireError> {
+        let config = tls::server_config(identity, *access == Access::Join)?;
+        Ok(TlsAcceptor::from(Arc::new(config)))
+    };
+    let mut present = acceptor(&identity.borrow_and_update(), &access)?;
     let server = Arc::new(Server {
-        acceptor: TlsAcceptor::from(Arc::new(config)),
         router: with_defaults(router),
         access,
         shutdown: shutdown.clone(),
@@ -75,12 +100,21 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, from)) => {
+                if identity.has_changed().unwrap_or(false) {
+                    match acceptor(&identity.borrow_and_update(), &server.access) {
+                        Ok(next) => present = next,
+                        Err(e) => tracing::error!(
+                            "the new certificate can't be used, so the old one is: {e}"
+                        ),
+                    }
+                }
+                let tls = present.clone();
                 let (server, abort) = (server.clone(), abort.clone());
                 tasks.spawn(async move {
                     let _slot = slot;
                     tokio::select! {
                         () = abort.cancelled() => {}
-                        result = server.connection(stream) => {
+                        result = server.connection(tls, stream) => {
                             if let Err(e) = result {
                                 tracing::debug!(%from, "connection ended: {e}");
                             }
@@ -126,7 +160,6 @@ fn with_defaults(router: Router) -> Router {
 }
 
 struct Server {
-    acceptor: TlsAcceptor,
     router: Router,
     access: Access,
     shutdown: CancellationToken,
@@ -135,9 +168,9 @@ struct Server {
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 impl Server {
-    async fn connection(&self, stream: TcpStream) -> Result<(), BoxError> {
+    async fn connection(&self, tls: TlsAcceptor, stream: TcpStream) -> Result<(), BoxError> {
         stream.set_nodelay(true)?;
-        let stream = tokio::time::timeout(HANDSHAKE, self.acceptor.accept(stream)).await??;
+        let stream = tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await??;
         let peer = match stream.get_ref().1.peer_certificates() {
             Some([certificate, ..]) => Some(Peer::of_certificate(certificate)?),
             _ => None,

@@ -6,15 +6,15 @@ use crate::audit;
 use crate::auth::Actor;
 use crate::error::{ApiFailure, Json};
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::StatusCode;
 use lyceum_api::hosts::{AgentKind, JoinToken, JoinTokenCreate};
 use lyceum_model::UnixMillis;
-use lyceum_proto::join::{self, JoinRequest, JoinResponse};
+use lyceum_proto::join::{self, JoinRequest, JoinResponse, RenewRequest};
 use lyceum_store::one_time::{self, Purpose};
 use lyceum_store::{StoreError, agents};
-use lyceum_wire::ApiError;
 use lyceum_wire::extract::Json as WireJson;
+use lyceum_wire::{ApiError, Peer, PeerKind};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -30,6 +30,7 @@ pub fn routes() -> OpenApiRouter<App> {
 pub fn router(app: App) -> Router {
     Router::new()
         .route("/join", axum::routing::post(join))
+        .route("/renew", axum::routing::post(renew))
         .with_state(app)
 }
 
@@ -114,7 +115,10 @@ async fn join(
     let subject = format!("{kind}/{}", request.name);
     let mut tx = app.store.begin_write().await.map_err(internal)?;
     let hash = lyceum_wire::join::secret_hash(&request.secret);
-    let meant_for = one_time::take(&mut tx, Purpose::Join, &hash, now)
+    // The same key may ask again: its answer may have been lost.
+    let key =
+        lyceum_wire::key_hash(&request.csr_pem).map_err(|e| ApiError::invalid(e.to_string()))?;
+    let meant_for = one_time::take(&mut tx, Purpose::Join, &hash, Some(&key), now)
         .await
         .map_err(internal)?;
     // Without the commit below nothing is used up, so a token for another agent stays good for that one.
@@ -135,6 +139,48 @@ async fn join(
         .map_err(|e| ApiError::internal(e.message))?;
     tx.commit().await.map_err(internal)?;
     tracing::info!(agent = subject, url = request.url, "an agent joined");
+    Ok(WireJson(response))
+}
+
+/// The next certificate of an agent, whose present one says who it is.
+async fn renew(
+    State(app): State<App>,
+    peer: Option<Extension<Peer>>,
+    WireJson(request): WireJson<RenewRequest>,
+) -> Result<WireJson<JoinResponse>, ApiError> {
+    let Some(Extension(peer)) = peer else {
+        return Err(ApiError::forbidden(
+            "only who has a certificate of this classroom can renew it",
+        ));
+    };
+    let kind = match peer.kind {
+        PeerKind::Host => "host",
+        PeerKind::Storage => "storage",
+        PeerKind::Controller => {
+            return Err(ApiError::forbidden(
+                "a controller makes its own certificate",
+            ));
+        }
+    };
+    let subject = format!("{kind}/{}", peer.name);
+    let mut tx = app.store.begin_write().await.map_err(internal)?;
+    let known = agents::get_tx(&mut tx, &peer.name)
+        .await
+        .map_err(internal)?;
+    if known.is_none_or(|agent| agent.kind != kind) {
+        return Err(ApiError::forbidden(format!(
+            "{subject} is not part of this classroom any more: join it with a new token"
+        )));
+    }
+    let response = app
+        .ca
+        .sign(&peer, &request.csr_pem)
+        .map_err(|e| ApiError::invalid(e.to_string()))?;
+    audit::write_as(&mut tx, "system", "", "agent.renew", &subject, "")
+        .await
+        .map_err(|e| ApiError::internal(e.message))?;
+    tx.commit().await.map_err(internal)?;
+    tracing::info!(agent = subject, "an agent's certificate was renewed");
     Ok(WireJson(response))
 }
 

@@ -151,6 +151,7 @@ async fn sign_in_once(
         &mut tx,
         Purpose::SignIn,
         &secret::hash(&body.secret),
+        None,
         app.now(),
     )
     .await?

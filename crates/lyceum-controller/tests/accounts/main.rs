@@ -1,6 +1,7 @@
 //! Accounts, sessions, rosters, joining and the page, over real HTTP.
 #![allow(clippy::unwrap_used)] // A panic is how a test fails.
 
+mod agents;
 mod page;
 mod people;
 mod sessions;

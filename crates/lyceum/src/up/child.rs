@@ -21,7 +21,7 @@ pub struct Part {
     pub name: String,
     /// Arguments of `lyceum`.
     pub args: Vec<String>,
-    /// Given at the first start only: the join token, which works once.
+    /// The join token, until it has joined. It works once, and again for the same agent.
     pub join: Option<String>,
     /// Its log.
     pub log: PathBuf,
@@ -149,7 +149,10 @@ async fn keep(
     let mut backoff = BACKOFF_FIRST;
     loop {
         let since = Instant::now();
-        let why = match next.take().map_or_else(|| spawn(&part, None), Ok) {
+        let why = match next
+            .take()
+            .map_or_else(|| spawn(&part, part.join.as_deref()), Ok)
+        {
             Ok(mut child) => {
                 let out = listen(child.stdout.take(), log.clone());
                 let err = listen(child.stderr.take(), log.clone());
