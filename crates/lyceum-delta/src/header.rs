@@ -148,7 +148,7 @@ impl Header {
             .check()
             .map_err(|e| damaged(path, e.to_string()))?;
         for part in [&header.pages, &header.blocks] {
-            check_blocks(path, part)?;
+            check_blocks(path, &part.blocks)?;
         }
         let ram = u64::from(header.size.memory_mib) << 20;
         if header.pages.blocks.len() != 1 || header.pages.blocks[0].bytes != ram {
@@ -161,11 +161,11 @@ impl Header {
     }
 }
 
-fn check_blocks(path: &Path, part: &PagePart) -> Result<(), DeltaError> {
-    if part.blocks.len() > MAX_BLOCKS {
+pub(crate) fn check_blocks(path: &Path, blocks: &[BlockInfo]) -> Result<(), DeltaError> {
+    if blocks.len() > MAX_BLOCKS {
         return Err(damaged(path, "it names too many RAM blocks"));
     }
-    for (at, block) in part.blocks.iter().enumerate() {
+    for (at, block) in blocks.iter().enumerate() {
         if block.name.is_empty() || block.name.len() > 256 {
             return Err(damaged(
                 path,
@@ -178,7 +178,7 @@ fn check_blocks(path: &Path, part: &PagePart) -> Result<(), DeltaError> {
                 format!("RAM block {:?} has an impossible size", block.name),
             ));
         }
-        if part.blocks[..at].iter().any(|b| b.name == block.name) {
+        if blocks[..at].iter().any(|b| b.name == block.name) {
             return Err(damaged(
                 path,
                 format!("RAM block {:?} is named twice", block.name),

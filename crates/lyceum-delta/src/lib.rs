@@ -11,6 +11,8 @@
 //! | `device-state`  | QEMU's own device state, opaque |
 //! | `overlay.qcow2` | the disk overlay at that moment; only in a delta of a desktop that went on |
 //!
+//! A desktop that moves sends the same things over a [stream].
+//!
 //! A [`DeltaWriter`] fills `NAME.partial` and renames it after everything is on
 //! stable storage: the folder appears whole or not at all. [`Delta::open`]
 //! verifies every byte (of the overlay: its length; see [`Delta::verify_overlay`])
@@ -23,6 +25,7 @@ mod error;
 mod header;
 pub mod pagefile;
 mod reader;
+pub mod stream;
 mod writer;
 
 pub use error::DeltaError;

@@ -181,6 +181,7 @@ impl Actor {
                         StartFrom::Fork { .. } => "fork",
                         StartFrom::Resume { .. } => "resume",
                         StartFrom::HandOut { .. } => "hand_out",
+                        StartFrom::Arrive { .. } => "move",
                         StartFrom::Cold | StartFrom::ColdForSeal { .. } => "cold",
                     }
                     .into(),

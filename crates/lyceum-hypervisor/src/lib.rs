@@ -12,6 +12,8 @@ mod types;
 
 pub use types::*;
 
+pub use lyceum_model::MoveWay;
+
 use async_trait::async_trait;
 use std::path::Path;
 use std::sync::Arc;
@@ -39,6 +41,11 @@ pub trait Hypervisor: Send + Sync + 'static {
 /// ```text
 ///   Starting ──► Running ──► (suspend) ──► Ended
 ///      └──────────┴── (end, or the process ended by itself) ──► Ended
+///
+///   moves:  here   Running ── send ── hand_over ── end
+///                     ▲         │         │
+///                     └─────────┴─────────┴── take_back (or it is elsewhere: end)
+///           there  Starting ── receive ── take_over ──► Running
 /// ```
 #[async_trait]
 pub trait Instance: Send + Sync {
@@ -60,6 +67,40 @@ pub trait Instance: Send + Sync {
     /// The same, but the machine goes on, standing still for the moment of the
     /// copy only; the overlay's content at that moment is copied into `out` too.
     async fn capture(&self, out: &Path) -> Result<DeltaSummary, HypervisorError>;
+
+    /// Bytes of memory that are the machine's own and not its release's; `None`: it has no release
+    /// memory, so that it can only be moved [live](MoveWay::Live).
+    async fn own_bytes(&self) -> Result<Option<u64>, HypervisorError>;
+
+    /// Sends the running machine into `out`, piece by piece, to be fed into [`Instance::receive`]
+    /// of a machine that was started with [`StartFrom::Arrive`]. When it returns, the machine stands still
+    /// with its disk flushed and given up, and waits for [`Instance::hand_over`] or [`Instance::take_back`].
+    /// After an error (a closed `out` is one) it is for the caller to take it back.
+    async fn send(
+        &self,
+        way: MoveWay,
+        bytes_per_second: Option<u64>,
+        out: tokio::sync::mpsc::Sender<Vec<u8>>,
+    ) -> Result<Sent, HypervisorError>;
+
+    /// Lets go of the disk's lock, so that the other machine may take it. From here on nobody but
+    /// the lock knows which of the two goes on.
+    async fn hand_over(&self) -> Result<(), HypervisorError>;
+
+    /// Takes the lock back and lets the machine go on, if nobody else has it. Safe at any time of a
+    /// move, and after a restart of the agent. An error: it is not known yet, ask again.
+    async fn take_back(&self) -> Result<TakenBack, HypervisorError>;
+
+    /// Takes in what another machine sends. When it returns, everything has come and was verified,
+    /// and the machine could go on, but does not.
+    async fn receive(
+        &self,
+        input: tokio::sync::mpsc::Receiver<Vec<u8>>,
+    ) -> Result<(), HypervisorError>;
+
+    /// Takes the disk's lock and goes on: the machine is the desktop from now on. Fails when somebody
+    /// else has the lock; the caller ends the machine then.
+    async fn take_over(&self, usable: Usable) -> Result<(), HypervisorError>;
 
     /// Seals a machine that was started with [`StartFrom::ColdForSeal`]: asks the
     /// guest to make ready, stops it, saves RAM and device state into the files named there and

@@ -66,6 +66,10 @@ pub enum Fault {
     EndsAfter(Duration),
     /// Suspend, capture and seal fail; the machine goes on.
     Save(String),
+    /// Sending it to another host never comes to its end.
+    NeverSent,
+    /// What arrives can't be taken in.
+    Receive(String),
 }
 
 /// Something that happened, in order.
@@ -98,6 +102,12 @@ pub enum SimEventKind {
     Saved,
     /// Became sealed memory.
     Sealed,
+    /// Waits for what another host sends.
+    Waits,
+    /// Came from another host and goes on here.
+    TookOver,
+    /// Did not go to another host after all, and goes on here.
+    TookBack,
     /// Its process is gone.
     Ended,
 }
@@ -107,6 +117,8 @@ struct Inner {
     machines: HashMap<PathBuf, Arc<Machine>>,
     /// Which run directory writes a disk.
     writers: HashMap<PathBuf, PathBuf>,
+    /// How often a disk was taken over by a machine that arrived.
+    taken_over: HashMap<PathBuf, u64>,
     faults: HashMap<DesktopId, Fault>,
     events: Vec<SimEvent>,
 }
@@ -164,6 +176,52 @@ impl SimWorld {
         alive
     }
 
+    /// Those of them that do not stand still and do not wait for what another host sends.
+    pub fn going(&self) -> Vec<(DesktopId, lyceum_model::Generation)> {
+        let mut going: Vec<_> = self
+            .lock()
+            .machines
+            .values()
+            .filter(|m| m.goes())
+            .map(|m| (m.request.desktop.clone(), m.request.generation))
+            .collect();
+        going.sort();
+        going
+    }
+
+    /// Whether the machine has the lock of its disk now; [`SimWorld::unlock`] lets it go.
+    fn try_lock(&self, machine: &Machine) -> Result<bool, HypervisorError> {
+        let (run_dir, top) = (&machine.request.run_dir, &machine.request.disk.top);
+        let mut inner = self.lock();
+        if inner.writers.get(top).is_some_and(|by| by != run_dir) {
+            return Ok(false);
+        }
+        if machine.config.persist && !instance::try_lock_disk(top, run_dir)? {
+            return Ok(false);
+        }
+        inner.writers.insert(top.clone(), run_dir.clone());
+        Ok(true)
+    }
+
+    fn unlock(&self, machine: &Machine) {
+        let (run_dir, top) = (&machine.request.run_dir, &machine.request.disk.top);
+        let mut inner = self.lock();
+        if inner.writers.get(top) == Some(run_dir) {
+            inner.writers.remove(top);
+            if machine.config.persist {
+                instance::unlock_disk(top);
+            }
+        }
+    }
+
+    fn take_overs(&self, top: &Path) -> u64 {
+        self.lock().taken_over.get(top).copied().unwrap_or(0)
+    }
+
+    fn taken_over(&self, top: &Path) {
+        *self.lock().taken_over.entry(top.to_owned()).or_default() += 1;
+    }
+
     fn record(&self, request: &StartRequest, what: SimEventKind) {
         self.lock().events.push(SimEvent {
             desktop: request.desktop.clone(),
@@ -181,6 +239,11 @@ impl SimWorld {
                 "there is a machine in {} already",
                 run_dir.display()
             )));
+        }
+        if matches!(machine.request.from, StartFrom::Arrive { .. }) {
+            // It takes the disk when it takes over.
+            inner.machines.insert(run_dir.clone(), machine.clone());
+            return Ok(());
         }
         if let Some(other) = inner.writers.get(top) {
             return Err(HypervisorError::State(format!(
@@ -255,8 +318,13 @@ impl SimHypervisor {
             exists(path)?;
         }
         match &request.from {
-            StartFrom::Cold | StartFrom::ColdForSeal { .. } => {}
-            StartFrom::Fork { sealed } => {
+            StartFrom::Cold
+            | StartFrom::ColdForSeal { .. }
+            | StartFrom::Arrive { sealed: None } => {}
+            StartFrom::Fork { sealed }
+            | StartFrom::Arrive {
+                sealed: Some(sealed),
+            } => {
                 exists(&sealed.ram)?;
                 exists(&sealed.device_state)?;
             }
@@ -301,10 +369,15 @@ impl Hypervisor for SimHypervisor {
                 StartFrom::Fork { .. } => SimEventKind::Forked,
                 StartFrom::Resume { .. } => SimEventKind::Resumed,
                 StartFrom::HandOut { .. } => SimEventKind::HandedOut,
+                StartFrom::Arrive { .. } => SimEventKind::Waits,
                 StartFrom::Cold | StartFrom::ColdForSeal { .. } => SimEventKind::Booted,
             },
         );
-        machine.clone().come_up(fault);
+        if matches!(machine.request.from, StartFrom::Arrive { .. }) {
+            machine.clone().wait_for_arrival();
+        } else {
+            machine.clone().come_up(fault);
+        }
         Ok(machine)
     }
 
@@ -328,6 +401,7 @@ impl Hypervisor for SimHypervisor {
             None => return Ok(None),
         };
         self.world.record(&machine.request, SimEventKind::Adopted);
+        machine.adopted().await?;
         Ok(Some(machine))
     }
 }

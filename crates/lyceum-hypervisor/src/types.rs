@@ -79,6 +79,12 @@ pub enum StartFrom {
         /// Folder of the delta.
         delta: PathBuf,
     },
+    /// A running desktop of another host, which [sends](crate::Instance::send) it here. The machine
+    /// waits, and leaves its disk alone until it [takes over](crate::Instance::take_over).
+    Arrive {
+        /// The release's files, for a delta; `None`: all of its memory comes (live migration).
+        sealed: Option<SealedFiles>,
+    },
     /// Power on: the firmware boots the disk.
     Cold,
     /// Power on with RAM in a shared file and without a NIC, to be sealed. Usable when
@@ -178,6 +184,31 @@ pub struct DeltaSummary {
     pub stand_still_ms: u64,
     /// How long it took in all, in milliseconds.
     pub total_ms: u64,
+}
+
+/// What was sent of a machine that stands still now, its disk given up.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Sent {
+    /// Bytes sent.
+    pub bytes: u64,
+    /// Pages sent, those that were sent again included.
+    pub pages: u64,
+    /// How it was usable here, and is going to be there.
+    pub usable: Usable,
+    /// When it began to stand still.
+    #[serde(skip)]
+    pub stood_still: Option<std::time::Instant>,
+}
+
+/// What became of a machine whose move did not end well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TakenBack {
+    /// It goes on here, and can't begin anywhere else.
+    GoesOn,
+    /// Its disk is in another machine's hands: it must not go on here.
+    Elsewhere,
+    /// Another machine went on with its disk and has ended: what is in memory here is out of date.
+    Outdated,
 }
 
 /// What a seal made.

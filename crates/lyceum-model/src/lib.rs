@@ -9,6 +9,7 @@ pub mod disk;
 pub mod id;
 pub mod lifecycle;
 pub mod machine;
+pub mod moves;
 pub mod name;
 pub mod release;
 
@@ -16,6 +17,7 @@ pub use disk::{DiskRef, Durability, StoredRef, Tier};
 pub use id::*;
 pub use lifecycle::{Desired, Phase};
 pub use machine::{Accelerator, MachineSize, Platform};
+pub use moves::MoveWay;
 pub use name::{Hostname, NameError};
 pub use release::{ReleaseManifest, SealedMemory};
 

@@ -7,7 +7,9 @@ use crate::launch::{Launched, RunDir, read_mark};
 use crate::process::Process;
 use crate::qmp::Qmp;
 use crate::util::{io_error, within};
-use lyceum_hypervisor::{HypervisorError, InstanceState, StartFrom, StartRequest, Usable};
+use lyceum_hypervisor::{
+    HypervisorError, Instance, InstanceState, StartFrom, StartRequest, TakenBack, Usable,
+};
 use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
@@ -75,6 +77,16 @@ pub(crate) async fn adopt(
         .and_then(|bytes| serde_json::from_slice(&bytes).ok());
     match usable {
         Some(usable) => take_over(&instance, usable).await?,
+        // It arrived and was let go on before that could be written down: it is the desktop.
+        None if matches!(instance.request.from, StartFrom::Arrive { .. })
+            && runs(&instance).await? =>
+        {
+            let usable = Usable {
+                guest_helper: true,
+                ..Usable::default()
+            };
+            instance.set_running(usable).await?;
+        }
         None => carry_on_or_end(&instance).await?,
     }
     Ok(Some(instance))
@@ -83,13 +95,29 @@ pub(crate) async fn adopt(
 /// It was usable. If the agent ended in the middle of saving it, it stands still: it goes on, and
 /// what was saved is not whole and counts for nothing.
 async fn take_over(instance: &Arc<QemuInstance>, usable: Usable) -> Result<(), HypervisorError> {
-    let status = instance.qmp.execute("query-status", Value::Null).await?;
-    let running = status["running"].as_bool().unwrap_or(false);
-    if !running {
-        instance.qmp.execute("cont", Value::Null).await?;
+    if runs(instance).await? {
+        let _ = std::fs::remove_file(instance.dir.witness());
+        instance.set_state(InstanceState::Running { usable });
+        return Ok(());
     }
-    instance.set_state(InstanceState::Running { usable });
+    // In the middle of a move it may be another host's already.
+    let why = match instance.take_back().await? {
+        TakenBack::GoesOn => {
+            instance.set_state(InstanceState::Running { usable });
+            return Ok(());
+        }
+        TakenBack::Elsewhere => ("it goes on on another host", true),
+        TakenBack::Outdated => ("it went on on another host and ended there", false),
+    };
+    instance.note_end(why.0, why.1);
+    instance.process.kill().await?;
+    instance.wait_ended().await;
     Ok(())
+}
+
+async fn runs(instance: &QemuInstance) -> Result<bool, HypervisorError> {
+    let status = instance.qmp.execute("query-status", Value::Null).await?;
+    Ok(status["running"].as_bool().unwrap_or(false))
 }
 
 /// It was not usable yet. A boot from power on is only waited for, so the waiting begins again. A fork
@@ -100,7 +128,10 @@ async fn carry_on_or_end(instance: &Arc<QemuInstance>) -> Result<(), HypervisorE
             crate::start::spawn(Arc::clone(instance), None);
             Ok(())
         }
-        StartFrom::Fork { .. } | StartFrom::Resume { .. } | StartFrom::HandOut { .. } => {
+        StartFrom::Fork { .. }
+        | StartFrom::Resume { .. }
+        | StartFrom::HandOut { .. }
+        | StartFrom::Arrive { .. } => {
             instance.note_end(
                 "the host agent was restarted while the desktop was being started: start it again",
                 false,

@@ -77,7 +77,15 @@ impl QemuHypervisor {
         request: &StartRequest,
     ) -> Result<(Option<PathBuf>, Option<Delta>), StartError> {
         match &request.from {
-            StartFrom::Cold | StartFrom::ColdForSeal { .. } => Ok((None, None)),
+            StartFrom::Cold
+            | StartFrom::ColdForSeal { .. }
+            | StartFrom::Arrive { sealed: None } => Ok((None, None)),
+            StartFrom::Arrive {
+                sealed: Some(sealed),
+            } => {
+                check_sealed(sealed)?;
+                Ok((None, None))
+            }
             StartFrom::Fork { sealed } => {
                 check_sealed(sealed)?;
                 Ok((Some(sealed.device_state.clone()), None))
@@ -218,6 +226,11 @@ impl Hypervisor for QemuHypervisor {
         let saved_nic = delta
             .as_ref()
             .and_then(|d| d.header().nic_mac.clone())
+            .or_else(|| match &request.from {
+                // A desktop that runs has its card, and brings it along.
+                StartFrom::Arrive { .. } => request.nic.as_ref().map(|n| n.mac.clone()),
+                _ => None,
+            })
             .map(|mac| SavedNic { mac });
         let launched = launch(
             &self.context.config.binary,

@@ -8,8 +8,8 @@ use crate::util::{blocking, last_lines};
 use crate::{guest::Guest, qmp::Qmp};
 use async_trait::async_trait;
 use lyceum_hypervisor::{
-    DeltaSummary, HypervisorError, Instance, InstanceState, SealSummary, StartRequest, Stream,
-    Usable, Usage,
+    DeltaSummary, HypervisorError, Instance, InstanceState, MoveWay, SealSummary, Sent,
+    StartRequest, Stream, TakenBack, Usable, Usage,
 };
 use serde_json::Value;
 use std::path::Path;
@@ -69,9 +69,19 @@ impl StateCell {
     }
 }
 
+/// Where a machine is that waits for what another host sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    Waiting,
+    /// It is being taken over, or was.
+    Taken,
+    GivenUp,
+}
+
 /// A machine run by QEMU.
 #[derive(Debug)]
 pub(crate) struct QemuInstance {
+    own: std::sync::Weak<QemuInstance>,
     pub(crate) context: Arc<Context>,
     pub(crate) request: StartRequest,
     pub(crate) dir: RunDir,
@@ -83,7 +93,11 @@ pub(crate) struct QemuInstance {
     /// Cancelled when the machine is ended while it starts.
     pub(crate) ending: CancellationToken,
     /// Held by whoever saves the machine: suspend, capture, seal.
-    pub(crate) saving: tokio::sync::Mutex<()>,
+    pub(crate) saving: Arc<tokio::sync::Mutex<()>>,
+    /// Holds `saving` from the beginning of a move until it is over.
+    moving: Mutex<Option<tokio::sync::OwnedMutexGuard<()>>>,
+    /// Of a machine that waits for what another host sends.
+    pub(crate) arrival: watch::Sender<Arrival>,
     state: Arc<StateCell>,
 }
 
@@ -102,7 +116,8 @@ impl QemuInstance {
         } = launched;
         let state = Arc::new(StateCell::new());
         tokio::spawn(watch_end(process.clone(), Arc::clone(&state), dir.clone()));
-        Arc::new(QemuInstance {
+        Arc::new_cyclic(|own| QemuInstance {
+            own: own.clone(),
             context,
             request,
             dir,
@@ -111,9 +126,23 @@ impl QemuInstance {
             guest,
             began,
             ending: CancellationToken::new(),
-            saving: tokio::sync::Mutex::new(()),
+            saving: Arc::default(),
+            moving: Mutex::new(None),
+            arrival: watch::Sender::new(Arrival::Waiting),
             state,
         })
+    }
+
+    pub(crate) fn hold_for_move(&self, busy: tokio::sync::OwnedMutexGuard<()>) {
+        *self.moving.lock().unwrap_or_else(PoisonError::into_inner) = Some(busy);
+    }
+
+    /// It goes on here after all, and may be saved or moved again.
+    pub(crate) fn move_over(&self) {
+        self.moving
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
     }
 
     pub(crate) fn since_start_ms(&self) -> u64 {
@@ -233,6 +262,42 @@ impl Instance for QemuInstance {
 
     async fn capture(&self, out: &Path) -> Result<DeltaSummary, HypervisorError> {
         crate::save::capture(self, out).await
+    }
+
+    async fn own_bytes(&self) -> Result<Option<u64>, HypervisorError> {
+        crate::travel::own_bytes(self).await
+    }
+
+    async fn send(
+        &self,
+        way: MoveWay,
+        bytes_per_second: Option<u64>,
+        out: tokio::sync::mpsc::Sender<Vec<u8>>,
+    ) -> Result<Sent, HypervisorError> {
+        crate::travel::send(self, way, bytes_per_second, out).await
+    }
+
+    async fn hand_over(&self) -> Result<(), HypervisorError> {
+        crate::travel::hand_over(self).await
+    }
+
+    async fn take_back(&self) -> Result<TakenBack, HypervisorError> {
+        crate::travel::take_back(self).await
+    }
+
+    async fn receive(
+        &self,
+        input: tokio::sync::mpsc::Receiver<Vec<u8>>,
+    ) -> Result<(), HypervisorError> {
+        crate::arrive::receive(self, input).await
+    }
+
+    async fn take_over(&self, usable: Usable) -> Result<(), HypervisorError> {
+        let own = self
+            .own
+            .upgrade()
+            .ok_or_else(|| HypervisorError::State("the machine is gone".into()))?;
+        crate::arrive::take_over(&own, usable).await
     }
 
     async fn seal(&self) -> Result<SealSummary, HypervisorError> {

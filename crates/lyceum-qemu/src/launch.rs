@@ -8,6 +8,8 @@
 //!   running.json      once usable: how it became so
 //!   qemu.log          its stdout and stderr
 //!   qmp.sock guest.sock qga.sock
+//!   incoming          device state of a machine that arrives
+//!   witness.json      how the disk was when it was given up for a move
 //!   q/                0700, QEMU's: vnc.sock, saved device state
 //! ```
 
@@ -66,6 +68,14 @@ impl RunDir {
     pub(crate) fn log(&self) -> PathBuf {
         self.0.join("qemu.log")
     }
+    /// Device state of a machine that arrives.
+    pub(crate) fn incoming(&self) -> PathBuf {
+        self.0.join("incoming")
+    }
+    /// How the disk was when it was given up for a move.
+    pub(crate) fn witness(&self) -> PathBuf {
+        self.0.join("witness.json")
+    }
     /// The directory that QEMU may write.
     pub(crate) fn own(&self) -> PathBuf {
         self.0.join("q")
@@ -83,6 +93,27 @@ impl RunDir {
         UnixStream::connect(format!("/proc/self/fd/{}/{name}", handle.as_raw_fd()))
             .await
             .map_err(io_error(what()))
+    }
+
+    /// A socket in QEMU's directory that QEMU may connect to.
+    pub(crate) fn listen_for_qemu(
+        &self,
+        name: &str,
+        user: Option<Unprivileged>,
+    ) -> Result<tokio::net::UnixListener, HypervisorError> {
+        let path = self.own().join(name);
+        let what = || format!("making the socket {}", path.display());
+        // Of an earlier attempt.
+        let _ = fs::remove_file(&path);
+        let handle = open_dir(&self.own()).map_err(io_error(what()))?;
+        let listener =
+            tokio::net::UnixListener::bind(format!("/proc/self/fd/{}/{name}", handle.as_raw_fd()))
+                .map_err(io_error(what()))?;
+        if let Some(user) = user {
+            std::os::unix::fs::lchown(&path, Some(user.uid), Some(user.gid))
+                .map_err(io_error(what()))?;
+        }
+        Ok(listener)
     }
 
     pub(crate) fn remove(&self) -> Result<(), HypervisorError> {
@@ -225,6 +256,15 @@ async fn start(
     saved(&dir.request(), &text)?;
     saved(&dir.boot(), boot_id().as_bytes())?;
 
+    let incoming = dir.incoming();
+    let device_state = match &request.from {
+        // Filled in when it has come.
+        StartFrom::Arrive { sealed: Some(_) } => {
+            saved(&incoming, b"")?;
+            Some(incoming.as_path())
+        }
+        _ => device_state,
+    };
     let mut inherited = open_files(user, request, device_state)?;
     let own = open_dir(&dir.own()).map_err(io_error("opening the run directory"))?;
     inherited.add(own, fd::DIR);
@@ -329,7 +369,10 @@ fn open_files(
     };
     writable.read(true).write(true).custom_flags(direct);
     let top = open(&disk.top, &writable)?;
-    lock(&top, &disk.top)?;
+    // A machine that arrives takes the lock when it takes over.
+    if !matches!(request.from, StartFrom::Arrive { .. }) {
+        lock(&top, &disk.top)?;
+    }
     inherited.add(top, fd::TOP);
     if let Some(cdrom) = &disk.cdrom {
         inherited.add(open(cdrom, &read_only)?, fd::CDROM);
@@ -339,10 +382,13 @@ fn open_files(
         inherited.add(open(state, plain.read(true))?, fd::STATE);
     }
     match &request.from {
-        StartFrom::Cold => {}
+        StartFrom::Cold | StartFrom::Arrive { sealed: None } => {}
         StartFrom::Fork { sealed }
         | StartFrom::Resume { sealed, .. }
-        | StartFrom::HandOut { sealed, .. } => {
+        | StartFrom::HandOut { sealed, .. }
+        | StartFrom::Arrive {
+            sealed: Some(sealed),
+        } => {
             inherited.add(open_ram(&sealed.ram, user, request)?, fd::RAM);
         }
         StartFrom::ColdForSeal { ram, .. } => {
@@ -371,21 +417,38 @@ const LOCK_BYTE: i64 = 300;
 /// it goes on; this lock is held from before it is started. It belongs to the open file, which
 /// QEMU inherits: it ends with that QEMU, neither sooner nor later.
 fn lock(top: &File, path: &Path) -> Result<(), HypervisorError> {
+    match try_lock(top, path)? {
+        true => Ok(()),
+        false => Err(HypervisorError::State(format!(
+            "the disk {} is locked by another machine: end that one first",
+            path.display()
+        ))),
+    }
+}
+
+/// Whether the lock is held now by whoever has `top` open.
+pub(crate) fn try_lock(top: &impl AsRawFd, path: &Path) -> Result<bool, HypervisorError> {
+    set_lock(top, path, libc::F_WRLCK)
+}
+
+/// Lets the lock go.
+pub(crate) fn unlock(top: &impl AsRawFd, path: &Path) -> Result<(), HypervisorError> {
+    set_lock(top, path, libc::F_UNLCK).map(drop)
+}
+
+fn set_lock(top: &impl AsRawFd, path: &Path, kind: libc::c_int) -> Result<bool, HypervisorError> {
     // SAFETY: plain old data, for which all zero is a valid value.
     let mut range: libc::flock = unsafe { std::mem::zeroed() };
-    range.l_type = libc::F_WRLCK as libc::c_short;
+    range.l_type = kind as libc::c_short;
     range.l_whence = libc::SEEK_SET as libc::c_short;
     (range.l_start, range.l_len) = (LOCK_BYTE, 1);
     // SAFETY: the descriptor is open and `range` valid for the call.
     if unsafe { libc::fcntl(top.as_raw_fd(), libc::F_OFD_SETLK, &range) } == 0 {
-        return Ok(());
+        return Ok(true);
     }
     let error = io::Error::last_os_error();
     match error.raw_os_error() {
-        Some(libc::EAGAIN | libc::EACCES) => Err(HypervisorError::State(format!(
-            "the disk {} is locked by another machine: end that one first",
-            path.display()
-        ))),
+        Some(libc::EAGAIN | libc::EACCES) => Ok(false),
         _ => Err(io_error(format!("locking {}", path.display()))(error)),
     }
 }

@@ -9,6 +9,7 @@
 //! | [`guest`] | Lyceum's helper inside the guest |
 //! | `start` | the way from a process to a usable desktop |
 //! | `save`, `seal` | deltas and sealed releases |
+//! | `travel`, `arrive` | a running machine goes from one host to another |
 //! | `adopt` | finds machines again after the agent was restarted |
 //! | [`probe`] | whether QEMU and KVM really work here |
 //!
@@ -18,6 +19,7 @@
 //! checked. A desktop that was not given its identity is never reported as usable.
 
 mod adopt;
+mod arrive;
 mod config;
 pub mod guest;
 mod hypervisor;
@@ -34,6 +36,7 @@ pub mod rfb;
 mod save;
 mod seal;
 mod start;
+mod travel;
 mod util;
 
 pub use config::{AcceleratorChoice, QemuConfig};

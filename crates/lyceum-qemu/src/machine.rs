@@ -42,6 +42,8 @@ pub const NETDEV: &str = "net0";
 pub const GUEST_PORT: &str = "guest0";
 /// Name of the VNC socket in QEMU's directory.
 pub const VNC_SOCKET: &str = "vnc.sock";
+/// Name of the socket in QEMU's directory through which a live migration goes.
+pub const MIGRATION_SOCKET: &str = "migration.sock";
 /// Name of the file in QEMU's directory to which it saves device state.
 pub const SAVED_STATE: &str = "state";
 
@@ -62,6 +64,11 @@ pub fn saved_state_uri() -> String {
     format!("{}/{SAVED_STATE}", fd_path(fd::DIR))
 }
 
+/// The socket of a live migration, as QEMU names it.
+pub fn migration_uri() -> String {
+    format!("unix:{}/{MIGRATION_SOCKET}", fd_path(fd::DIR))
+}
+
 /// QEMU's name of a descriptor that was given with `-add-fd`.
 fn fd_set(fd: i32) -> String {
     format!("/dev/fdset/{fd}")
@@ -75,7 +82,10 @@ pub fn device_state_uri() -> String {
 /// Whether the machine waits for device state instead of starting at its firmware.
 pub fn is_incoming(from: &StartFrom) -> bool {
     match from {
-        StartFrom::Fork { .. } | StartFrom::Resume { .. } | StartFrom::HandOut { .. } => true,
+        StartFrom::Fork { .. }
+        | StartFrom::Resume { .. }
+        | StartFrom::HandOut { .. }
+        | StartFrom::Arrive { .. } => true,
         StartFrom::Cold | StartFrom::ColdForSeal { .. } => false,
     }
 }
@@ -159,14 +169,18 @@ pub fn arguments(
     );
     network(request, saved_nic, &mut arg);
     if is_incoming(&request.from) {
-        arg("-add-fd", format!("fd={},set={}", fd::STATE, fd::STATE));
+        if !matches!(request.from, StartFrom::Arrive { sealed: None }) {
+            arg("-add-fd", format!("fd={},set={}", fd::STATE, fd::STATE));
+        }
         arg("-incoming", "defer".into());
         // It goes on when everything is in place, never by itself.
         arg("-S", String::new());
     }
     if matches!(
         request.from,
-        StartFrom::Resume { .. } | StartFrom::HandOut { .. }
+        StartFrom::Resume { .. }
+            | StartFrom::HandOut { .. }
+            | StartFrom::Arrive { sealed: Some(_) }
     ) {
         // Device state that was saved alone begins without that section.
         arg("-global", "migration.send-configuration=off".into());
@@ -190,11 +204,16 @@ fn memory(from: &StartFrom, size: MachineSize) -> String {
     );
     match from {
         // Written pages are the desktop's own; the file can't be changed through it.
-        StartFrom::Fork { .. } | StartFrom::Resume { .. } | StartFrom::HandOut { .. } => {
+        StartFrom::Fork { .. }
+        | StartFrom::Resume { .. }
+        | StartFrom::HandOut { .. }
+        | StartFrom::Arrive { sealed: Some(_) } => {
             format!("{file},share=off,readonly=on,rom=off")
         }
         StartFrom::ColdForSeal { .. } => format!("{file},share=on"),
-        StartFrom::Cold => format!("memory-backend-ram,id={RAM_BLOCK},size={size}M"),
+        StartFrom::Cold | StartFrom::Arrive { sealed: None } => {
+            format!("memory-backend-ram,id={RAM_BLOCK},size={size}M")
+        }
     }
 }
 

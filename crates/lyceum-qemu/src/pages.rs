@@ -102,6 +102,7 @@ fn private_runs(entries: &[u8], first: u64, runs: &mut Vec<PageRun>) {
 pub struct Memory {
     memory: File,
     pagemap: File,
+    scratch: Vec<u8>,
 }
 
 impl Memory {
@@ -116,7 +117,11 @@ impl Memory {
             .map_err(io_error(format!("opening {path} ({hint})")))?;
         let path = format!("/proc/{pid}/pagemap");
         let pagemap = File::open(&path).map_err(io_error(format!("opening {path} ({hint})")))?;
-        Ok(Memory { memory, pagemap })
+        Ok(Memory {
+            memory,
+            pagemap,
+            scratch: Vec::new(),
+        })
     }
 
     /// Pages of the block that the process has of its own.
@@ -160,6 +165,38 @@ impl Memory {
                 done += now;
             }
         }
+        Ok(())
+    }
+
+    /// Writes those pages whose content is another than what is there: a page that is left alone goes
+    /// on being shared, or needs no memory at all. The caller has checked that it lies within.
+    pub fn write_differing(
+        &mut self,
+        block: &RamBlock,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<(), HypervisorError> {
+        let mut there = std::mem::take(&mut self.scratch);
+        there.resize(bytes.len(), 0);
+        self.memory
+            .read_exact_at(&mut there, block.address + offset)
+            .map_err(io_error("reading the memory of QEMU"))?;
+        let page = PAGE as usize;
+        let mut from = None;
+        for at in 0..=bytes.len() / page {
+            let range = at * page..(at * page + page).min(bytes.len());
+            let differs = !range.is_empty() && bytes[range.clone()] != there[range];
+            match (differs, from) {
+                (true, None) => from = Some(at),
+                (false, Some(first)) => {
+                    let start = first * page;
+                    self.write(block, offset + start as u64, &bytes[start..at * page])?;
+                    from = None;
+                }
+                _ => {}
+            }
+        }
+        self.scratch = there;
         Ok(())
     }
 

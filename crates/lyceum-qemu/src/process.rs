@@ -140,6 +140,44 @@ impl Process {
         })
     }
 
+    /// A descriptor of ours for the open file through which the process has `path` open for writing:
+    /// locks set with it are the process's.
+    pub(crate) fn open_file(&self, path: &Path) -> Result<OwnedFd, HypervisorError> {
+        use std::os::unix::fs::MetadataExt;
+        let what = || format!("finding {} among the files of QEMU", path.display());
+        let wanted = fs::metadata(path).map_err(io_error(what()))?;
+        let dir = format!("/proc/{}/fd", self.mark.pid);
+        for entry in fs::read_dir(&dir).map_err(io_error(what()))? {
+            let entry = entry.map_err(io_error(what()))?;
+            let same = fs::metadata(entry.path())
+                .is_ok_and(|m| (m.dev(), m.ino()) == (wanted.dev(), wanted.ino()));
+            let number = entry
+                .file_name()
+                .to_str()
+                .and_then(|n| n.parse::<i32>().ok());
+            let (true, Some(number)) = (same, number) else {
+                continue;
+            };
+            // SAFETY: a system call without pointers; a new descriptor comes back, owned by nobody.
+            let raw =
+                unsafe { libc::syscall(libc::SYS_pidfd_getfd, self.fd.as_raw_fd(), number, 0) };
+            if raw < 0 {
+                return Err(io_error(what())(io::Error::last_os_error()));
+            }
+            // SAFETY: it was just made by the kernel for us.
+            let fd = unsafe { OwnedFd::from_raw_fd(raw as RawFd) };
+            // SAFETY: a system call on an open descriptor.
+            let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
+            if flags >= 0 && flags & libc::O_ACCMODE == libc::O_RDWR {
+                return Ok(fd);
+            }
+        }
+        Err(HypervisorError::State(format!(
+            "QEMU does not have {} open for writing",
+            path.display()
+        )))
+    }
+
     pub(crate) fn signal(&self, signal: i32) -> io::Result<()> {
         // SAFETY: the descriptor is open, no siginfo is passed.
         let done = unsafe {

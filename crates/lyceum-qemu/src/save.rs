@@ -24,7 +24,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Device state without RAM is about 100 kB.
@@ -44,11 +44,17 @@ pub(crate) fn delta_error(error: DeltaError) -> HypervisorError {
 }
 
 /// The release that the machine is a fork of.
-fn release(instance: &QemuInstance) -> Result<&SealedFiles> {
+pub(crate) fn release(instance: &QemuInstance) -> Result<&SealedFiles> {
     match &instance.request.from {
-        StartFrom::Fork { sealed } | StartFrom::Resume { sealed, .. } | StartFrom::HandOut { sealed, .. } => {
-            Ok(sealed)
-        }
+        StartFrom::Fork { sealed }
+        | StartFrom::Resume { sealed, .. }
+        | StartFrom::HandOut { sealed, .. }
+        | StartFrom::Arrive {
+            sealed: Some(sealed),
+        } => Ok(sealed),
+        StartFrom::Arrive { sealed: None } => Err(HypervisorError::State(
+            "all of its memory came here with a live migration, so it shares none with its release any more: stop it instead".into(),
+        )),
         StartFrom::Cold | StartFrom::ColdForSeal { .. } => Err(HypervisorError::State(
             "the machine was booted cold, so there is no sealed memory to save its changes against: stop it instead".into(),
         )),
@@ -174,17 +180,33 @@ struct Stopped {
     overlay_bytes: u64,
 }
 
-async fn stopped(instance: &QemuInstance, first: First, copy_overlay: bool) -> Result<Stopped> {
+/// Stops the guest (its disk I/O is drained) and saves its device state, with which QEMU flushes its
+/// disk and gives up its locks until the guest goes on. Where the state is.
+pub(crate) async fn stop_and_save_state(instance: &QemuInstance) -> Result<PathBuf> {
     instance
         .qmp
         .execute_within("stop", Value::Null, SAVE_PATIENCE)
         .await?;
-    let saved = instance.dir.own().join(SAVED_STATE);
     let arguments = json!({ "filename": machine::saved_state_uri(), "live": false });
     instance
         .qmp
         .execute_within("xen-save-devices-state", arguments, SAVE_PATIENCE)
         .await?;
+    Ok(instance.dir.own().join(SAVED_STATE))
+}
+
+/// The saved device state, which is removed.
+pub(crate) fn read_state(saved: &Path) -> Result<Vec<u8>> {
+    let state = read_untrusted(saved, MAX_STATE).map_err(io_error(format!(
+        "reading the device state {}",
+        saved.display()
+    )))?;
+    let _ = std::fs::remove_file(saved);
+    Ok(state)
+}
+
+async fn stopped(instance: &QemuInstance, first: First, copy_overlay: bool) -> Result<Stopped> {
+    let saved = stop_and_save_state(instance).await?;
     let overlay = instance.request.disk.top.clone();
     blocking(move || {
         let First {
@@ -219,11 +241,7 @@ async fn stopped(instance: &QemuInstance, first: First, copy_overlay: bool) -> R
             }];
             copy(&memory, block, &whole, number, &mut blocks)?;
         }
-        let state = read_untrusted(&saved, MAX_STATE).map_err(io_error(format!(
-            "reading the device state {}",
-            saved.display()
-        )))?;
-        let _ = std::fs::remove_file(&saved);
+        let state = read_state(&saved)?;
         if copy_overlay {
             copy_file(&overlay, &writer.overlay_path())
                 .map_err(io_error(format!("copying {}", overlay.display())))?;

@@ -36,6 +36,11 @@ type Result<T> = std::result::Result<T, HypervisorError>;
 /// Brings a machine from its process to usable, or ends it with the reason. A machine whose
 /// cold boot an earlier agent began is brought on the same way.
 pub(crate) fn spawn(instance: Arc<QemuInstance>, delta: Option<Delta>) {
+    if matches!(instance.request.from, StartFrom::Arrive { .. }) {
+        instance.set_step("waiting for the desktop to arrive");
+        tokio::spawn(crate::arrive::wait(instance));
+        return;
+    }
     let watched = Arc::clone(&instance);
     let work = tokio::spawn(drive(instance, delta));
     tokio::spawn(async move {
@@ -94,6 +99,8 @@ async fn run(instance: &QemuInstance, delta: Option<Delta>) -> Result<()> {
         StartFrom::Resume { .. } => resume(instance, delta).await?,
         StartFrom::HandOut { .. } => hand_out(instance, delta).await?,
         StartFrom::Cold => cold(instance).await?,
+        // Never driven: it waits for what comes.
+        StartFrom::Arrive { .. } => return Ok(()),
         StartFrom::ColdForSeal { .. } => {
             until_helper_ready(instance).await?;
             let (_, picture_ms) = picture(instance).await?;
@@ -214,11 +221,14 @@ fn limit(instance: &QemuInstance) -> Duration {
 }
 
 /// Gives QEMU the device state and waits until it has it.
-async fn load(instance: &QemuInstance) -> Result<()> {
+pub(crate) async fn load(instance: &QemuInstance) -> Result<()> {
     let mut events = instance.qmp.events();
+    // The disk of a machine that arrives is another one's until it takes over.
+    let arrives = matches!(instance.request.from, StartFrom::Arrive { .. });
     let capabilities = json!({ "capabilities": [
         { "capability": "x-ignore-shared", "state": true },
         { "capability": "events", "state": true },
+        { "capability": "late-block-activate", "state": arrives },
     ] });
     instance
         .qmp
@@ -283,7 +293,7 @@ async fn write_pages(instance: &QemuInstance, delta: Delta) -> Result<()> {
     let (ram, others) = ram_blocks(instance).await?;
     let pid = instance.process.mark.pid;
     blocking(move || {
-        let memory = Memory::open(pid, true)?;
+        let mut memory = Memory::open(pid, true)?;
         // Names and sizes are compared before the first byte is written.
         let names = &delta.blocks().part().blocks;
         let mut targets = Vec::with_capacity(names.len());
@@ -298,9 +308,9 @@ async fn write_pages(instance: &QemuInstance, delta: Delta) -> Result<()> {
                 }
             }
         }
-        delta.pages().for_each::<Failed>(|_, offset, bytes| Ok(memory.write(&ram, offset, bytes)?))?;
+        delta.pages().for_each::<Failed>(|_, offset, bytes| Ok(memory.write_differing(&ram, offset, bytes)?))?;
         delta.blocks().for_each::<Failed>(|block, offset, bytes| match targets.get(block as usize) {
-            Some(target) => Ok(memory.write(target, offset, bytes)?),
+            Some(target) => Ok(memory.write_differing(target, offset, bytes)?),
             None => Ok(()),
         })?;
         Ok(())

@@ -2,10 +2,11 @@
 
 use lyceum_hypervisor::HypervisorError;
 use std::future::Future;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
+use tokio::sync::mpsc;
 
 /// For `map_err`: says what was tried.
 pub(crate) fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> HypervisorError {
@@ -87,4 +88,77 @@ pub(crate) fn last_lines(path: &Path) -> String {
         .collect();
     let from = lines.len().saturating_sub(4);
     lines[from..].join(" | ").chars().take(600).collect()
+}
+
+/// Pieces of this size go through a channel.
+const PIECE: usize = 256 << 10;
+
+/// Writes of a blocking thread, in pieces to somebody who does not block.
+#[derive(Debug)]
+pub(crate) struct ChannelWriter {
+    to: mpsc::Sender<Vec<u8>>,
+    piece: Vec<u8>,
+}
+
+impl ChannelWriter {
+    pub(crate) fn new(to: mpsc::Sender<Vec<u8>>) -> ChannelWriter {
+        ChannelWriter {
+            to,
+            piece: Vec::with_capacity(PIECE),
+        }
+    }
+}
+
+impl Write for ChannelWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let now = bytes.len().min(PIECE - self.piece.len());
+        self.piece.extend_from_slice(&bytes[..now]);
+        if self.piece.len() == PIECE {
+            self.flush()?;
+        }
+        Ok(now)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.piece.is_empty() {
+            return Ok(());
+        }
+        let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE));
+        self.to
+            .blocking_send(piece)
+            .map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "nobody takes it any more"))
+    }
+}
+
+/// The other side: reads of a blocking thread.
+#[derive(Debug)]
+pub(crate) struct ChannelReader {
+    from: mpsc::Receiver<Vec<u8>>,
+    piece: Vec<u8>,
+    at: usize,
+}
+
+impl ChannelReader {
+    pub(crate) fn new(from: mpsc::Receiver<Vec<u8>>) -> ChannelReader {
+        ChannelReader {
+            from,
+            piece: Vec::new(),
+            at: 0,
+        }
+    }
+}
+
+impl Read for ChannelReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.at == self.piece.len() {
+            match self.from.blocking_recv() {
+                Some(piece) => (self.piece, self.at) = (piece, 0),
+                None => return Ok(0),
+            }
+        }
+        let now = buffer.len().min(self.piece.len() - self.at);
+        buffer[..now].copy_from_slice(&self.piece[self.at..self.at + now]);
+        self.at += now;
+        Ok(now)
+    }
 }

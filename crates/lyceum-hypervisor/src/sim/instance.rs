@@ -18,6 +18,18 @@ const DELTA_FILE: &str = "delta.json";
 struct Kept {
     request: StartRequest,
     usable: Option<Usable>,
+    /// It stands still, to be moved: how often its disk had been taken over then.
+    #[serde(default)]
+    stands: Option<u64>,
+}
+
+/// What goes from one machine to another.
+#[derive(Serialize, Deserialize)]
+struct Travelling {
+    release: Option<ReleaseId>,
+    size: MachineSize,
+    platform: Platform,
+    desktop: lyceum_model::DesktopId,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -36,6 +48,8 @@ pub(super) struct Machine {
     screen: watch::Sender<rfb::Screen>,
     clipboard: Mutex<String>,
     began: Instant,
+    /// It stands still, to be moved: how often its disk had been taken over then.
+    stands: Mutex<Option<u64>>,
     /// One long operation at a time.
     busy: tokio::sync::Mutex<()>,
 }
@@ -60,6 +74,7 @@ impl Machine {
             request,
             clipboard: Mutex::new(String::new()),
             began: Instant::now(),
+            stands: Mutex::new(None),
             busy: tokio::sync::Mutex::new(()),
         })
     }
@@ -80,6 +95,7 @@ impl Machine {
             return Ok(None);
         };
         let machine = Machine::new(hypervisor, kept.request);
+        *machine.standing() = kept.stands;
         if let Some(usable) = kept.usable {
             machine
                 .state
@@ -106,6 +122,7 @@ impl Machine {
         let kept = Kept {
             request: self.request.clone(),
             usable,
+            stands: *self.standing(),
         };
         let write = || {
             let new = path.with_extension("new");
@@ -113,6 +130,52 @@ impl Machine {
             std::fs::rename(&new, &path)
         };
         write().map_err(|e| io("can't write", &path, e))
+    }
+
+    fn standing(&self) -> std::sync::MutexGuard<'_, Option<u64>> {
+        self.stands.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether its guest runs, or is on its way up.
+    pub(super) fn goes(&self) -> bool {
+        let waits = matches!(self.request.from, StartFrom::Arrive { .. })
+            && matches!(&*self.state.borrow(), InstanceState::Starting { .. });
+        !waits && self.standing().is_none()
+    }
+
+    fn usable(&self) -> Option<Usable> {
+        match &*self.state.borrow() {
+            InstanceState::Running { usable } => Some(usable.clone()),
+            _ => None,
+        }
+    }
+
+    /// Ends when nothing arrives in time.
+    pub(super) fn wait_for_arrival(self: Arc<Self>) {
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(self.request.ready_timeout_ms)).await;
+            if matches!(&*self.state.borrow(), InstanceState::Starting { .. }) {
+                self.process_gone("the desktop did not arrive in time", false);
+            }
+        });
+    }
+
+    /// After a restart of the agent: nothing waits any more, and what stood still goes on if it may.
+    pub(super) async fn adopted(&self) -> Result<(), HypervisorError> {
+        let waits = matches!(self.request.from, StartFrom::Arrive { .. })
+            && matches!(&*self.state.borrow(), InstanceState::Starting { .. });
+        if waits {
+            self.process_gone("the host agent was restarted before it arrived", false);
+        } else if self.standing().is_some() {
+            match self.take_back().await? {
+                TakenBack::GoesOn => {}
+                TakenBack::Elsewhere => self.process_gone("it goes on on another host", true),
+                TakenBack::Outdated => {
+                    self.process_gone("it went on on another host and ended there", false);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Lets it become usable, in time and unless something goes wrong.
@@ -227,8 +290,13 @@ impl Machine {
         let release = match &self.request.from {
             StartFrom::Fork { sealed }
             | StartFrom::Resume { sealed, .. }
-            | StartFrom::HandOut { sealed, .. } => Some(sealed.release.clone()),
-            StartFrom::Cold | StartFrom::ColdForSeal { .. } => None,
+            | StartFrom::HandOut { sealed, .. }
+            | StartFrom::Arrive {
+                sealed: Some(sealed),
+            } => Some(sealed.release.clone()),
+            StartFrom::Cold
+            | StartFrom::ColdForSeal { .. }
+            | StartFrom::Arrive { sealed: None } => None,
         };
         let file = DeltaFile {
             release,
@@ -319,6 +387,20 @@ pub(super) fn lock_disk(top: &Path, run_dir: &Path) -> Result<(), HypervisorErro
     }
 }
 
+/// The same for a disk that may be this machine's own already; whether it is now.
+pub(super) fn try_lock_disk(top: &Path, run_dir: &Path) -> Result<bool, HypervisorError> {
+    let ours =
+        std::fs::read(lock_path(top)).is_ok_and(|by| by == run_dir.as_os_str().as_encoded_bytes());
+    if ours {
+        return Ok(true);
+    }
+    match lock_disk(top, run_dir) {
+        Ok(()) => Ok(true),
+        Err(HypervisorError::State(_)) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
 pub(super) fn unlock_disk(top: &Path) {
     let _ = std::fs::remove_file(lock_path(top));
 }
@@ -345,6 +427,153 @@ impl Instance for Machine {
 
     async fn capture(&self, out: &Path) -> Result<DeltaSummary, HypervisorError> {
         self.save(out, true).await
+    }
+
+    async fn own_bytes(&self) -> Result<Option<u64>, HypervisorError> {
+        self.must_run()?;
+        let own = u64::from(self.request.size.memory_mib) * (1 << 20) / 100
+            * self.config.fork_pss_percent;
+        Ok(match self.request.from {
+            StartFrom::Cold
+            | StartFrom::ColdForSeal { .. }
+            | StartFrom::Arrive { sealed: None } => None,
+            _ => Some(own),
+        })
+    }
+
+    async fn send(
+        &self,
+        _way: MoveWay,
+        _bytes_per_second: Option<u64>,
+        out: tokio::sync::mpsc::Sender<Vec<u8>>,
+    ) -> Result<Sent, HypervisorError> {
+        let _busy = self.busy.lock().await;
+        self.must_run()?;
+        if self.standing().is_some() {
+            return Err(HypervisorError::State("it is being moved already".into()));
+        }
+        if self.world.fault(&self.request.desktop) == Some(Fault::NeverSent) {
+            std::future::pending::<()>().await;
+        }
+        let release = match &self.request.from {
+            StartFrom::Fork { sealed }
+            | StartFrom::Resume { sealed, .. }
+            | StartFrom::HandOut { sealed, .. }
+            | StartFrom::Arrive {
+                sealed: Some(sealed),
+            } => Some(sealed.release.clone()),
+            _ => None,
+        };
+        let travelling = Travelling {
+            release,
+            size: self.request.size,
+            platform: self.platform.clone(),
+            desktop: self.request.desktop.clone(),
+        };
+        let piece =
+            serde_json::to_vec(&travelling).map_err(|e| HypervisorError::State(e.to_string()))?;
+        let bytes = piece.len() as u64;
+        tokio::time::sleep(Duration::from_millis(self.config.save_ms)).await;
+        self.must_run()?;
+        let stood_still = Some(Instant::now());
+        *self.standing() = Some(self.world.take_overs(&self.request.disk.top));
+        self.keep(self.usable())?;
+        out.send(piece)
+            .await
+            .map_err(|_| HypervisorError::State("the way to the other host broke".into()))?;
+        Ok(Sent {
+            bytes,
+            pages: 1,
+            usable: self.usable().unwrap_or_default(),
+            stood_still,
+        })
+    }
+
+    async fn hand_over(&self) -> Result<(), HypervisorError> {
+        self.world.unlock(self);
+        Ok(())
+    }
+
+    async fn take_back(&self) -> Result<TakenBack, HypervisorError> {
+        self.must_run()?;
+        if !self.world.try_lock(self)? {
+            return Ok(TakenBack::Elsewhere);
+        }
+        let then = *self.standing();
+        match then {
+            Some(then) if then != self.world.take_overs(&self.request.disk.top) => {
+                Ok(TakenBack::Outdated)
+            }
+            then => {
+                *self.standing() = None;
+                self.keep(self.usable())?;
+                if then.is_some() {
+                    self.world.record(&self.request, SimEventKind::TookBack);
+                }
+                Ok(TakenBack::GoesOn)
+            }
+        }
+    }
+
+    async fn receive(
+        &self,
+        mut input: tokio::sync::mpsc::Receiver<Vec<u8>>,
+    ) -> Result<(), HypervisorError> {
+        let StartFrom::Arrive { sealed } = &self.request.from else {
+            return Err(HypervisorError::State(
+                "the machine does not wait for a desktop to arrive".into(),
+            ));
+        };
+        let mut all = Vec::new();
+        while let Some(piece) = input.recv().await {
+            all.extend(piece);
+        }
+        if let Some(Fault::Receive(why)) = self.world.fault(&self.request.desktop) {
+            return Err(HypervisorError::State(why));
+        }
+        let came: Travelling = serde_json::from_slice(&all)
+            .map_err(|e| HypervisorError::State(format!("what arrived is damaged: {e}")))?;
+        let release = sealed.as_ref().map(|s| s.release.clone());
+        if (came.release != release && release.is_some())
+            || came.size != self.request.size
+            || came.desktop != self.request.desktop
+        {
+            return Err(HypervisorError::State(
+                "what arrives is another desktop than the one that is waited for".into(),
+            ));
+        }
+        if let Some(difference) = came.platform.difference(&self.platform) {
+            return Err(HypervisorError::State(format!(
+                "the desktop comes from another platform: {difference}"
+            )));
+        }
+        Ok(())
+    }
+
+    async fn take_over(&self, usable: Usable) -> Result<(), HypervisorError> {
+        if !self.world.try_lock(self)? {
+            return Err(HypervisorError::State(
+                "the disk is in another machine's hands: the desktop went on where it was".into(),
+            ));
+        }
+        let came = self.state.send_if_modified(|state| match state {
+            InstanceState::Starting { .. } => {
+                *state = InstanceState::Running {
+                    usable: usable.clone(),
+                };
+                true
+            }
+            _ => false,
+        });
+        if !came {
+            self.world.unlock(self);
+            return Err(HypervisorError::State(
+                "the machine does not wait for a desktop any more".into(),
+            ));
+        }
+        self.world.taken_over(&self.request.disk.top);
+        self.world.record(&self.request, SimEventKind::TookOver);
+        self.keep(Some(usable))
     }
 
     async fn seal(&self) -> Result<SealSummary, HypervisorError> {
@@ -411,7 +640,9 @@ impl Instance for Machine {
         }
         let nominal = u64::from(self.request.size.memory_mib) * 1024;
         let pss_kib = match self.request.from {
-            StartFrom::Cold | StartFrom::ColdForSeal { .. } => nominal,
+            StartFrom::Cold
+            | StartFrom::ColdForSeal { .. }
+            | StartFrom::Arrive { sealed: None } => nominal,
             _ => nominal * self.config.fork_pss_percent / 100,
         };
         Ok(Usage {

@@ -6,4 +6,5 @@ mod cold;
 mod common;
 mod faults;
 mod fork;
+mod moves;
 mod save;

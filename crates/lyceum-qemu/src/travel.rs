@@ -1,0 +1,403 @@
+//! A running machine on its way to another host, this side of it.
+//!
+//! ```text
+//! Running ── rounds: pages it wrote, again those that changed meanwhile ──┐
+//!    ▲                                                                    │ stop
+//!    │         device state, QEMU gives up its image locks, last round ◄─┘
+//!    │                         │
+//!    │                 ┌── stands still, our lock held ── hand_over ── stands still, lock free
+//!    │                 │                                                     │
+//!    └── lock taken, disk as we left it ◄──────── take_back ─────────────────┤
+//!                                                                            └─► Elsewhere, Outdated
+//! ```
+//!
+//! **The lock of the disk decides.** Whoever holds it may go on, and nobody else; it lies where the disk
+//! lies, so it can be asked whatever network is cut and whoever has died. It is taken before a machine goes on
+//! and lives in QEMU's own descriptor: it ends with that QEMU and not before. Against a machine that
+//! took it, wrote and died meanwhile stands the *witness*: the disk's time and size as they were when it was given
+//! up, in a file of the run directory that is there before the lock is let go.
+
+use crate::instance::QemuInstance;
+use crate::machine;
+use crate::pages::{Memory, PAGE, PageRun, RamBlock};
+use crate::qmp::Event;
+use crate::save;
+use crate::start::ram_blocks;
+use crate::util::{ChannelWriter, blocking, io_error, write_whole};
+use lyceum_delta::stream::{StreamHeader, StreamWriter};
+use lyceum_delta::{BlockInfo, FORMAT};
+use lyceum_hypervisor::{HypervisorError, MoveWay, Sent, TakenBack};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::HashSet;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use tokio::io::AsyncReadExt;
+use tokio::sync::mpsc;
+
+/// Rounds while the guest runs. More of them only help while each finds clearly less to do.
+const ROUNDS: u32 = 5;
+/// Changed pages below which the guest is stopped: a few milliseconds' worth.
+const FEW: u64 = 256;
+/// How long QEMU may take to notice that a migration was called off.
+const CANCEL_PATIENCE: Duration = Duration::from_secs(20);
+
+type Result<T> = std::result::Result<T, HypervisorError>;
+
+/// The disk as it was when it was given up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Witness {
+    bytes: u64,
+    blocks: u64,
+    changed: (i64, i64),
+}
+
+impl Witness {
+    fn of(disk: &Path) -> Result<Witness> {
+        let meta = std::fs::metadata(disk).map_err(io_error(disk.display().to_string()))?;
+        Ok(Witness {
+            bytes: meta.len(),
+            blocks: meta.blocks(),
+            changed: (meta.mtime(), meta.mtime_nsec()),
+        })
+    }
+}
+
+pub(crate) async fn own_bytes(instance: &QemuInstance) -> Result<Option<u64>> {
+    instance.must_run("measure it")?;
+    if save::release(instance).is_err() {
+        return Ok(None);
+    }
+    let (ram, _) = ram_blocks(instance).await?;
+    let pid = instance.process.mark.pid;
+    blocking(move || {
+        let runs = Memory::open(pid, false)?.private_pages(&ram)?;
+        Ok(Some(runs.iter().map(|r| r.count).sum::<u64>() * PAGE))
+    })
+    .await
+}
+
+pub(crate) async fn send(
+    instance: &QemuInstance,
+    way: MoveWay,
+    bytes_per_second: Option<u64>,
+    out: mpsc::Sender<Vec<u8>>,
+) -> Result<Sent> {
+    let usable = instance.must_run("move it")?;
+    let busy =
+        instance.saving.clone().try_lock_owned().map_err(|_| {
+            HypervisorError::State("can't move it: the machine is being saved".into())
+        })?;
+    instance.hold_for_move(busy);
+    let mut sent = match way {
+        MoveWay::Delta => delta(instance, out).await?,
+        MoveWay::Live => live(instance, bytes_per_second, out).await?,
+    };
+    sent.usable = usable;
+    Ok(sent)
+}
+
+async fn delta(instance: &QemuInstance, out: mpsc::Sender<Vec<u8>>) -> Result<Sent> {
+    let release = save::release(instance)?.release.clone();
+    let (ram, others) = ram_blocks(instance).await?;
+    let info = |b: &RamBlock| BlockInfo {
+        name: b.name.clone(),
+        bytes: b.bytes,
+    };
+    let header = StreamHeader {
+        format: FORMAT,
+        release,
+        platform: instance.context.platform.clone(),
+        size: instance.request.size,
+        vm_generation_id: instance.request.vm_generation_id,
+        nic_mac: instance.request.nic.as_ref().map(|n| n.mac.clone()),
+        blocks: std::iter::once(&ram).chain(&others).map(info).collect(),
+    };
+    let pid = instance.process.mark.pid;
+    let disk = instance.request.disk.top.clone();
+    let mut source = blocking(move || {
+        let memory = Memory::open(pid, false)?;
+        let to = ChannelWriter::new(out);
+        let writer = StreamWriter::begin(to, header).map_err(save::delta_error)?;
+        let mut source = Source {
+            memory,
+            ram,
+            others,
+            writer,
+        };
+        let mut before = u64::MAX;
+        for _ in 0..ROUNDS {
+            let changed = source.round()?;
+            if changed < FEW || changed > before / 4 * 3 {
+                break;
+            }
+            before = changed;
+        }
+        // What it wrote so far is on the file server before it stands still.
+        flush_if_remote(&disk)?;
+        Ok(source)
+    })
+    .await?;
+    let stood_still = Instant::now();
+    let saved = save::stop_and_save_state(instance).await?;
+    give_up_disk(instance).await?;
+    let (bytes, pages) = blocking(move || {
+        source.round()?;
+        let state = save::read_state(&saved)?;
+        let (to, bytes, pages) = source.writer.finish(&state).map_err(save::delta_error)?;
+        drop(to);
+        Ok((bytes, pages))
+    })
+    .await?;
+    Ok(Sent {
+        bytes,
+        pages,
+        stood_still: Some(stood_still),
+        ..Sent::default()
+    })
+}
+
+/// What is copied from, and where to.
+struct Source {
+    memory: Memory,
+    ram: RamBlock,
+    others: Vec<RamBlock>,
+    writer: StreamWriter<ChannelWriter>,
+}
+
+impl Source {
+    /// Sends what is new or changed since the last round; how many pages that were.
+    fn round(&mut self) -> Result<u64> {
+        let mut runs = self.memory.private_pages(&self.ram)?;
+        // A page that was its own and is not any more has the release's content again.
+        let now: HashSet<u64> = runs
+            .iter()
+            .flat_map(|r| r.first..r.first + r.count)
+            .collect();
+        let gone: Vec<PageRun> = (self.writer.sent(0))
+            .filter(|page| !now.contains(page))
+            .map(|first| PageRun { first, count: 1 })
+            .collect();
+        runs.extend(gone);
+        let mut changed = self.copy(0, &runs)?;
+        for number in 0..self.others.len() {
+            let whole = [PageRun {
+                first: 0,
+                count: self.others[number].bytes / PAGE,
+            }];
+            changed += self.copy(number + 1, &whole)?;
+        }
+        Ok(changed)
+    }
+
+    fn copy(&mut self, number: usize, runs: &[PageRun]) -> Result<u64> {
+        let block = match number {
+            0 => &self.ram,
+            n => &self.others[n - 1],
+        };
+        let (mut changed, writer) = (0, &mut self.writer);
+        self.memory.read_pages(block, runs, |first, bytes| {
+            changed += writer
+                .put(number as u32, first, bytes)
+                .map_err(save::delta_error)?;
+            Ok(())
+        })?;
+        Ok(changed)
+    }
+}
+
+/// On a file server, what one host wrote is there for another one only when it was flushed. On one
+/// machine all see the same pages.
+fn flush_if_remote(disk: &Path) -> Result<()> {
+    const LOCAL: [i64; 4] = [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994];
+    let local = nix::sys::statfs::statfs(disk)
+        .is_ok_and(|s| LOCAL.contains(&(s.filesystem_type().0 as i64)));
+    if local {
+        return Ok(());
+    }
+    std::fs::File::open(disk)
+        .and_then(|f| f.sync_all())
+        .map_err(io_error(format!("flushing {}", disk.display())))
+}
+
+/// Lets QEMU give up its image locks, flushes the disk, and notes how it is.
+async fn give_up_disk(instance: &QemuInstance) -> Result<()> {
+    instance
+        .qmp
+        .execute("blockdev-set-active", json!({ "active": false }))
+        .await?;
+    let (disk, path) = (instance.request.disk.top.clone(), instance.dir.witness());
+    blocking(move || {
+        flush_if_remote(&disk)?;
+        let text = serde_json::to_vec(&Witness::of(&disk)?)
+            .map_err(|e| HypervisorError::State(e.to_string()))?;
+        write_whole(&path, &text).map_err(io_error(format!("writing {}", path.display())))
+    })
+    .await
+}
+
+/// QEMU's own live migration, into a socket of ours.
+async fn live(
+    instance: &QemuInstance,
+    bytes_per_second: Option<u64>,
+    out: mpsc::Sender<Vec<u8>>,
+) -> Result<Sent> {
+    let qmp = &instance.qmp;
+    let listener = instance
+        .dir
+        .listen_for_qemu(machine::MIGRATION_SOCKET, instance.context.user)?;
+    let mut events = qmp.events();
+    let off = |name: &str, state: bool| json!({ "capability": name, "state": state });
+    let capabilities = json!({ "capabilities": [
+        off("x-ignore-shared", false), off("events", true), off("auto-converge", true),
+    ] });
+    qmp.execute("migrate-set-capabilities", capabilities)
+        .await?;
+    // Not limited by default: then the receiver is.
+    let limit = bytes_per_second.unwrap_or(1 << 34);
+    qmp.execute(
+        "migrate-set-parameters",
+        json!({ "max-bandwidth": limit, "downtime-limit": 200 }),
+    )
+    .await?;
+    qmp.execute("migrate", json!({ "uri": machine::migration_uri() }))
+        .await?;
+    let stood_still = std::sync::OnceLock::new();
+    let pump = async {
+        let (mut stream, _) = listener
+            .accept()
+            .await
+            .map_err(io_error("taking QEMU's migration"))?;
+        let mut bytes = 0u64;
+        loop {
+            let mut piece = vec![0u8; 256 << 10];
+            let n = stream
+                .read(&mut piece)
+                .await
+                .map_err(io_error("reading QEMU's migration"))?;
+            if n == 0 {
+                return Ok::<u64, HypervisorError>(bytes);
+            }
+            piece.truncate(n);
+            bytes += n as u64;
+            out.send(piece)
+                .await
+                .map_err(|_| HypervisorError::State("the way to the other host broke".into()))?;
+        }
+    };
+    let mut pump = std::pin::pin!(pump);
+    let wait = events.wait_for(
+        "QEMU's migration",
+        Duration::from_secs(24 * 3600),
+        |event| match event {
+            Event::Stop => {
+                stood_still.get_or_init(Instant::now);
+                None
+            }
+            Event::Migration { status } if status == "completed" => Some(true),
+            Event::Migration { status } if status == "failed" || status == "cancelled" => {
+                Some(false)
+            }
+            _ => None,
+        },
+    );
+    let mut wait = std::pin::pin!(wait);
+    let (completed, bytes) = tokio::select! {
+        completed = &mut wait => (completed?, None),
+        bytes = &mut pump => {
+            let bytes = bytes?;
+            (wait.await?, Some(bytes))
+        }
+    };
+    if !completed {
+        let info = qmp.execute("query-migrate", Value::Null).await?;
+        return Err(HypervisorError::Refused {
+            command: "migrate".into(),
+            message: info["error-desc"].as_str().unwrap_or("it failed").into(),
+        });
+    }
+    let bytes = match bytes {
+        Some(bytes) => bytes,
+        None => pump.await?,
+    };
+    give_up_disk(instance).await?;
+    let info = qmp.execute("query-migrate", Value::Null).await?;
+    let ram = |key: &str| info["ram"][key].as_u64().unwrap_or(0);
+    Ok(Sent {
+        bytes,
+        pages: ram("normal") + ram("duplicate"),
+        stood_still: stood_still.get().copied(),
+        ..Sent::default()
+    })
+}
+
+pub(crate) async fn hand_over(instance: &QemuInstance) -> Result<()> {
+    let (process, disk) = (instance.process.clone(), instance.request.disk.top.clone());
+    blocking(move || {
+        let file = process.open_file(&disk)?;
+        crate::launch::unlock(&file, &disk)
+    })
+    .await
+}
+
+/// Whether the machine has the disk's lock now.
+pub(crate) async fn take_lock(instance: &QemuInstance) -> Result<bool> {
+    let (process, disk) = (instance.process.clone(), instance.request.disk.top.clone());
+    blocking(move || {
+        let file = process.open_file(&disk)?;
+        crate::launch::try_lock(&file, &disk)
+    })
+    .await
+}
+
+pub(crate) async fn take_back(instance: &QemuInstance) -> Result<TakenBack> {
+    if !instance.process.is_alive() {
+        return Err(HypervisorError::State("the machine has ended".into()));
+    }
+    if !take_lock(instance).await? {
+        return Ok(TakenBack::Elsewhere);
+    }
+    let path = instance.dir.witness();
+    match std::fs::read(&path) {
+        Ok(text) => {
+            let then: Option<Witness> = serde_json::from_slice(&text).ok();
+            if then != Some(Witness::of(&instance.request.disk.top)?) {
+                return Ok(TakenBack::Outdated);
+            }
+        }
+        // It never got so far as to give its disk up.
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) => return Err(io_error(path.display().to_string())(e)),
+    }
+    call_off_migration(instance).await?;
+    instance
+        .qmp
+        .execute("blockdev-set-active", json!({ "active": true }))
+        .await?;
+    instance.qmp.execute("cont", Value::Null).await?;
+    let _ = std::fs::remove_file(&path);
+    instance.move_over();
+    Ok(TakenBack::GoesOn)
+}
+
+/// A migration that QEMU is in the middle of ends before the guest can go on.
+async fn call_off_migration(instance: &QemuInstance) -> Result<()> {
+    let deadline = Instant::now() + CANCEL_PATIENCE;
+    loop {
+        let info = instance.qmp.execute("query-migrate", Value::Null).await?;
+        match info["status"].as_str() {
+            None | Some("none" | "completed" | "failed" | "cancelled") => return Ok(()),
+            Some(_) if Instant::now() > deadline => {
+                return Err(HypervisorError::Timeout {
+                    what: "calling QEMU's migration off".into(),
+                    seconds: CANCEL_PATIENCE.as_secs(),
+                });
+            }
+            Some(_) => {
+                instance.qmp.execute("migrate_cancel", Value::Null).await?;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+}
