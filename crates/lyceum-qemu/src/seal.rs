@@ -10,11 +10,18 @@ use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Video memory is in it, and little else.
 const MAX_STATE: u64 = 256 << 20;
 const PATIENCE: Duration = Duration::from_secs(120);
+/// What a guest still does when it is sealed, every fork of it does again. It is quiet when its
+/// machine used less than `QUIET_SHARE` of a processor in each of `QUIET_LOOKS` looks.
+const QUIET_LOOK: Duration = Duration::from_millis(500);
+const QUIET_LOOKS: u32 = 3;
+const QUIET_SHARE: f64 = 0.08;
+/// A guest that never is quiet is sealed all the same.
+const QUIET_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Asks the guest to make ready, stops it, saves its memory and ends it.
 pub(crate) async fn seal(instance: &QemuInstance) -> Result<SealSummary, HypervisorError> {
@@ -27,6 +34,7 @@ pub(crate) async fn seal(instance: &QemuInstance) -> Result<SealSummary, Hypervi
     let _busy = instance.saving.try_lock().map_err(|_| {
         HypervisorError::State("can't seal: the machine is being saved already".into())
     })?;
+    until_quiet(instance).await?;
     instance.guest.prepare_seal(PATIENCE).await?;
     let saved = save(instance, ram, device_state).await;
     if let Err(e) = saved {
@@ -50,6 +58,30 @@ pub(crate) async fn seal(instance: &QemuInstance) -> Result<SealSummary, Hypervi
         size: instance.request.size,
         guest_helper: true,
     })
+}
+
+/// Waits until the guest has ended what it began at its start: services that are still
+/// starting, icons that are still being drawn.
+async fn until_quiet(instance: &QemuInstance) -> Result<(), HypervisorError> {
+    let began = Instant::now();
+    let mut looks = 0;
+    let mut before = instance.process.usage()?.cpu_ms;
+    let mut at = began;
+    while looks < QUIET_LOOKS && began.elapsed() < QUIET_PATIENCE {
+        tokio::time::sleep(QUIET_LOOK).await;
+        let (now, used) = (Instant::now(), instance.process.usage()?.cpu_ms);
+        let share = used.saturating_sub(before) as f64 / (now - at).as_millis().max(1) as f64;
+        looks = if share <= QUIET_SHARE { looks + 1 } else { 0 };
+        (before, at) = (used, now);
+    }
+    if looks < QUIET_LOOKS {
+        tracing::warn!(
+            desktop = %instance.request.desktop,
+            "the guest is still at work {} s after it was ready; it is sealed as it is",
+            QUIET_PATIENCE.as_secs()
+        );
+    }
+    Ok(())
 }
 
 async fn save(

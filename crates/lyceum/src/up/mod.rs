@@ -296,6 +296,7 @@ async fn begin(
         let file = HostFile {
             host: HostConfig {
                 memory_mib: Some(share_of_memory(addresses.hosts.len())),
+                starts: Some(share_of_starts(addresses.hosts.len())),
                 user: machines.user.clone(),
                 simulated: args.simulated,
                 ..plain_host(&name, *address, layout, &run.join((n + 1).to_string()))?
@@ -304,6 +305,7 @@ async fn begin(
                 accelerator: machines.accelerator,
                 ..QemuConfig::default()
             },
+            nfs: None,
         };
         let config = write_config(layout, &name, &file)?;
         let join = token(&context, AgentKind::Host, &name, &file.host.state_dir).await?;
@@ -361,6 +363,13 @@ fn plain_host(
 fn share_of_memory(hosts: usize) -> u64 {
     let total = crate::doctor::memory_mib().map_or(4096, |memory| memory.total);
     (total.saturating_sub(2048) / hosts.max(1) as u64).max(512)
+}
+
+/// Starts at once of each host. The hosts share this machine's processors, and forks that only
+/// wait for each other make everybody wait for the last.
+fn share_of_starts(hosts: usize) -> usize {
+    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    (2 * cpus).div_ceil(hosts.max(1))
 }
 
 fn write_config(
