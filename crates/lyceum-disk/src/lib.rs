@@ -29,6 +29,7 @@ pub mod lock;
 pub mod lvm;
 mod qcow2;
 pub mod qemu_img;
+pub mod remote;
 pub mod sandbox;
 pub mod survey;
 pub mod tool;

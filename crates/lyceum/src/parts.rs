@@ -3,6 +3,7 @@
 
 use crate::exit::{self, Exit};
 use lyceum_controller::{ControllerConfig, PublicTls};
+use lyceum_disk::remote::Remote;
 use lyceum_host::HostConfig;
 use lyceum_proto::join::AgentKind;
 use lyceum_qemu::{QemuConfig, QemuHypervisor};
@@ -75,6 +76,10 @@ pub struct HostFile {
     /// How machines are made.
     #[serde(default)]
     pub qemu: QemuConfig,
+    /// The file server to mount the tiers from; absent: they are on this machine, or mounted by
+    /// somebody else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nfs: Option<Remote>,
 }
 
 /// How a part is started.
@@ -204,10 +209,20 @@ async fn join(
 
 /// Runs a host agent.
 pub async fn host(args: AgentArgs) -> anyhow::Result<()> {
-    let HostFile { host, mut qemu } = load(args.config()?)?;
+    let HostFile {
+        host,
+        mut qemu,
+        nfs,
+    } = load(args.config()?)?;
     host.check().map_err(|e| Exit::usage(e.to_string()))?;
     log();
     let token = until_told()?;
+    if let Some(nfs) = nfs {
+        let (fast, slow) = (host.fast.clone(), host.slow.clone());
+        tokio::task::spawn_blocking(move || nfs.mount(&fast, &slow))
+            .await?
+            .map_err(|e| ended("host agent", e))?;
+    }
     join(
         &args,
         AgentKind::Host,
@@ -289,6 +304,7 @@ mod tests {
             }))
             .unwrap(),
             qemu: QemuConfig::default(),
+            nfs: None,
         };
         let again: HostFile = toml::from_str(&toml::to_string(&file).unwrap()).unwrap();
         assert_eq!(again.host, file.host);

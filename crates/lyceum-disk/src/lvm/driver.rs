@@ -522,11 +522,17 @@ impl DiskDriver for LvmDriver {
         drop(disk);
         files::sync_folder(&at)?;
         temp.unmount()?;
-        self.group.change(
-            "can't make the release's volume read-only",
-            "lvchange",
-            &["--yes", "-pr", &self.group.path(&temp_name)],
-        )?;
+        let path = self.group.path(&temp_name);
+        let what = "can't make the release's volume read-only";
+        if self.thin() {
+            // An external origin is used by its snapshots alone, also after the next boot.
+            self.group
+                .change(what, "lvchange", &["--yes", "-pr", "-ky", &path])?;
+            self.group.change(what, "lvchange", &["-an", &path])?;
+        } else {
+            self.group
+                .change(what, "lvchange", &["--yes", "-pr", &path])?;
+        }
         self.group.rename(&temp_name, &name)?;
         temp.keep()
     }

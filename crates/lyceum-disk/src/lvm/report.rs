@@ -259,7 +259,12 @@ fn volume(raw: RawLv) -> Result<Lv, DiskError> {
             "" => None,
             text => Some(number("lvs", text)?),
         },
-        invalid: !raw.lv_snapshot_invalid.is_empty(),
+        invalid: match raw.lv_snapshot_invalid.as_str() {
+            // Not a classic snapshot, or not active.
+            "" | "unknown" => false,
+            "snapshot invalid" => true,
+            other => return Err(odd("lvs", &format!("a snapshot is {other:?}"))),
+        },
         active: raw.lv_active == "active",
         tags: tags(&raw.lv_tags),
     })
@@ -293,6 +298,7 @@ mod tests {
             ("\"12.50\"", "\"much\""),
             ("\"12.50\"", "\"nan\""),
             ("\"lv_active\"", "\"lv_else\""),
+            ("\"lv_snapshot_invalid\":\"\"", "\"lv_snapshot_invalid\":\"maybe\""),
             ("\"origin\":\"r.x\",", ""),
             ("\"report\"", "\"answer\""),
         ] {

@@ -108,10 +108,20 @@ pub struct InitArgs {
     #[arg(long, value_name = "NAME", default_value = GROUP_NAME)]
     pub group: String,
     /// This machine's addresses on the disk network: show the tiers there by NFS
-    #[arg(long, value_name = "ADDRESS", value_delimiter = ',', requires = "hosts")]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        value_delimiter = ',',
+        requires = "hosts"
+    )]
     pub disk_network: Vec<IpAddr>,
     /// Who may mount the tiers: addresses, or networks as 10.10.0.0/24
-    #[arg(long, value_name = "NETWORK", value_delimiter = ',', requires = "disk_network")]
+    #[arg(
+        long,
+        value_name = "NETWORK",
+        value_delimiter = ',',
+        requires = "disk_network"
+    )]
     pub hosts: Vec<String>,
     /// Bytes that are kept free in every snapshot's store, or in the pool [default: 2 GiB]
     #[arg(long, value_name = "MIB")]
@@ -151,12 +161,8 @@ fn init(args: &InitArgs, json: bool) -> anyhow::Result<()> {
             ),
         ));
     }
-    let mut config = StorageConfig::new(
-        args.listen,
-        &args.state_dir,
-        &args.fast_dir,
-        &args.slow_dir,
-    );
+    let mut config =
+        StorageConfig::new(args.listen, &args.state_dir, &args.fast_dir, &args.slow_dir);
     if !args.disk_network.is_empty() {
         let nfs = NfsConfig {
             listen: args.disk_network.clone(),
