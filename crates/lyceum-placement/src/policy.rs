@@ -120,7 +120,8 @@ pub struct PlanPolicy {
 
     /// Memory balance: what is made equal.
     pub balance_by: BalanceBy,
-    /// Memory balance of mixed sizes: a host's share of used memory is not touched for less than this, percent points.
+    /// Memory balance of mixed sizes: a move is worth it when it takes this much off the standard
+    /// deviation of the hosts' used memory, percent points, or makes two hosts even that differ by two desktops.
     pub balance_min_gain: f64,
 
     /// Power saving: a host is switched off only while at least this many seats stay free on the others.

@@ -4,7 +4,7 @@
 //! gains most per move; steps that gain less than the policy asks for are not taken. What moved
 //! twice is joined, and among desktops of one kind those stay that can.
 
-use super::By;
+use super::{By, repick};
 use crate::order::Wanted;
 use crate::world::World;
 use std::cmp::Reverse;
@@ -12,9 +12,13 @@ use std::collections::HashMap;
 
 /// With more hosts than this only the fullest and the emptiest are looked at.
 const ALL_PAIRS: usize = 64;
+/// A single move gains at least this part of the square of a mean desktop's share of a host.
+const LEAST_OF_A_DESKTOP: f64 = 1.99;
 const ENDS: usize = 24;
 /// Desktops of one size that are tried for one place before the next size is.
 const TRIES: usize = 8;
+/// Rounds of choosing again.
+const PASSES: usize = 6;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Step {
@@ -33,28 +37,47 @@ impl Step {
 }
 
 /// Desktops of one size on one host.
-struct Size {
+pub(super) struct Size {
     out: u64,
     into: u64,
-    members: Vec<usize>,
+    pub(super) members: Vec<usize>,
 }
 
-struct Search<'a> {
-    world: World<'a>,
+pub(super) struct Search<'a> {
+    pub(super) world: World<'a>,
     by: By,
-    open: Vec<usize>,
+    pub(super) open: Vec<usize>,
     mean: f64,
-    sizes: Vec<Vec<Size>>,
+    pub(super) sizes: Vec<Vec<Size>>,
     version: Vec<u32>,
     cache: HashMap<(usize, usize, bool), (u32, u32, Option<Step>)>,
-    /// The least a single move has to gain.
+    /// The least that a single move has to gain, where it doesn't gain `least_spread`.
     least: f64,
+    /// The least that a single move has to take off the standard deviation.
+    least_spread: f64,
+    /// The imbalance as it is, and each host's part of it.
+    sum: f64,
+    parts: Vec<f64>,
 }
 
 /// The moves to a balanced cluster.
 pub(crate) fn targets(world: &World, open: &[usize], by: By) -> Vec<Wanted> {
     let mut search = Search::new(world.clone(), open, by);
     search.descend();
+    // With very many hosts no single choice matters, and there are too many.
+    let passes = if open.len() <= 2 * ALL_PAIRS {
+        PASSES
+    } else {
+        0
+    };
+    for _ in 0..passes {
+        let again = repick::run(&mut search, world);
+        let less = repick::drop_small(&mut search, world);
+        if !again && !less {
+            break;
+        }
+        search.descend();
+    }
     let end = keep_those_that_can_stay(world, &search.world);
     let mut wanted: Vec<Wanted> = Vec::new();
     for (d, to) in end.into_iter().enumerate() {
@@ -98,13 +121,25 @@ impl<'a> Search<'a> {
         let used: f64 = open.iter().map(|h| world.hosts[*h].used as f64).sum();
         let usable: f64 = open.iter().map(|h| world.hosts[*h].usable as f64).sum();
         let count: f64 = open.iter().map(|h| f64::from(world.hosts[*h].count)).sum();
-        let (mean, least) = match by {
-            By::Memory => (
-                used / usable.max(1.0),
-                (world.policy.balance_min_gain / 100.0).powi(2),
-            ),
+        let desktops: Vec<u64> = open
+            .iter()
+            .flat_map(|h| &world.hosts[*h].members)
+            .map(|d| world.desktops[*d].cost_in)
+            .collect();
+        let hosts = open.len().max(1) as f64;
+        let (mean, least, least_spread) = match by {
+            By::Memory => {
+                let share = desktops.iter().sum::<u64>() as f64
+                    / desktops.len().max(1) as f64
+                    / (usable / hosts).max(1.0);
+                (
+                    used / usable.max(1.0),
+                    LEAST_OF_A_DESKTOP * share * share,
+                    world.policy.balance_min_gain / 100.0,
+                )
+            }
             // One desktop nearer to even on both ends.
-            By::Seats => (count / open.len().max(1) as f64, 1.0),
+            By::Seats => (count / hosts, 1.0, f64::INFINITY),
         };
         let mut search = Search {
             mean,
@@ -114,6 +149,9 @@ impl<'a> Search<'a> {
             cache: HashMap::new(),
             open: open.to_vec(),
             least,
+            least_spread,
+            sum: 0.0,
+            parts: vec![0.0; world.hosts.len()],
             world,
         };
         for h in open {
@@ -122,8 +160,46 @@ impl<'a> Search<'a> {
         search
     }
 
+    /// Whether that much less imbalance is worth so many moves.
+    pub(super) fn worth(&self, gain: f64, moves: u32) -> bool {
+        let n = self.open.len().max(1) as f64;
+        let each = gain / f64::from(moves);
+        let spread = |sum: f64| (sum.max(0.0) / n).sqrt();
+        each >= self.least || spread(self.sum) - spread(self.sum - each) >= self.least_spread
+    }
+
+    /// What the imbalance loses when these desktops are elsewhere.
+    pub(super) fn gain(&self, changes: &[(usize, usize)]) -> f64 {
+        // At most two desktops change: four hosts.
+        let mut hosts: [(usize, f64); 4] = [(usize::MAX, 0.0); 4];
+        let mut add = |h: usize, weight: f64| {
+            for slot in &mut hosts {
+                if slot.0 == h || slot.0 == usize::MAX {
+                    *slot = (h, slot.1 + weight);
+                    return;
+                }
+            }
+        };
+        for (d, to) in changes {
+            let desktop = &self.world.desktops[*d];
+            let (out, into) = match self.by {
+                By::Memory => (desktop.cost as f64, desktop.cost_in as f64),
+                By::Seats => (1.0, 1.0),
+            };
+            if let Some(from) = desktop.host {
+                add(from, -out);
+            }
+            add(*to, into);
+        }
+        hosts
+            .iter()
+            .filter(|(h, _)| *h != usize::MAX)
+            .map(|(h, weight)| self.part(*h, self.used(*h)) - self.part(*h, self.used(*h) + weight))
+            .sum()
+    }
+
     /// Groups a host's desktops by size, after it changed.
-    fn sort_out(&mut self, h: usize) {
+    pub(super) fn sort_out(&mut self, h: usize) {
         let mut members: Vec<usize> = self.world.hosts[h]
             .members
             .iter()
@@ -148,6 +224,10 @@ impl<'a> Search<'a> {
             .collect();
         self.sizes[h] = sizes;
         self.version[h] += 1;
+        // What the host added before and adds now; all of it anew would be slow with many hosts.
+        let part = self.part(h, self.used(h));
+        self.sum += part - self.parts[h];
+        self.parts[h] = part;
     }
 
     /// The imbalance that a host adds when it carries this much.
@@ -221,6 +301,7 @@ impl<'a> Search<'a> {
                     }
                     let step = self.pair(*a, *b, exchange);
                     if let Some(step) = step
+                        && self.worth(step.gain, step.moves)
                         && best.is_none_or(|best| step.worth() > best.worth())
                     {
                         best = Some(step);
@@ -256,7 +337,7 @@ impl<'a> Search<'a> {
             let then = self.part(a, self.used(a) - size.out as f64)
                 + self.part(b, self.used(b) + size.into as f64);
             let gain = now - then;
-            if gain < self.least || best.is_some_and(|best| gain <= best.gain) {
+            if gain <= 0.0 || best.is_some_and(|best| gain <= best.gain) {
                 continue;
             }
             let fit = size
@@ -290,7 +371,7 @@ impl<'a> Search<'a> {
                 let then = self.part(a, self.used(a) - x.out as f64 + y.into as f64)
                     + self.part(b, self.used(b) + x.into as f64 - y.out as f64);
                 let gain = now - then;
-                if gain >= 2.0 * self.least {
+                if gain > 0.0 {
                     found.push((gain, i, k));
                 }
             }

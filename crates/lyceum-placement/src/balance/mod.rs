@@ -7,6 +7,7 @@
 
 mod equal;
 mod mixed;
+mod repick;
 
 pub(crate) use mixed::keep_those_that_can_stay;
 
