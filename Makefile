@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run test build web setup tiny-image demo-image check fmt openapi screenshots bench clean
+.PHONY: help run test test-storage build web setup tiny-image demo-image fileserver-image check fmt openapi screenshots bench clean
 
 # Node may have been fetched into .lyceum/node (scripts/setup); mke2fs lives in sbin.
 export PATH := $(CURDIR)/.lyceum/node/node_modules/.bin:$(PATH):/usr/sbin:/sbin
@@ -31,6 +31,9 @@ run: ## the whole classroom in the foreground; installs, builds and makes the de
 test: ## everything that is tested: units, simulated hosts, real QEMU guests, the page in a browser
 	@scripts/test
 
+test-storage: fileserver-image ## LVM, NFS and power cuts for real, in emulated file servers (ten minutes or more)
+	@scripts/test-storage
+
 build: web/dist/index.html ## target/release/lyceum with the page in it
 	@cargo build --release --package lyceum
 
@@ -56,6 +59,16 @@ $(IMAGES)/tiny.qcow2: $(GUEST_SOURCES)
 	@mkdir -p $(IMAGES)
 	@images/build-tiny $@
 
+fileserver-image: $(IMAGES)/fileserver/root.qcow2 ## the file server of make test-storage
+
+# Installing Debian into a directory needs root.
+FILESERVER_SOURCES := images/build-fileserver images/lib.sh $(shell find images/fileserver -type f 2>/dev/null)
+$(IMAGES)/fileserver/root.qcow2: $(FILESERVER_SOURCES)
+	@mkdir -p $(IMAGES)
+	@if [ "$$(id -u)" = 0 ]; then exec images/build-fileserver $(IMAGES)/fileserver; fi; \
+	echo "making the file server's image; installing Debian into a directory needs root"; \
+	sudo images/build-fileserver "$(CURDIR)/$(IMAGES)/fileserver" && sudo chown -R "$$(id -u):$$(id -g)" $(IMAGES)/fileserver
+
 # Installing Debian into a directory needs root; the helper is built by the ordinary user.
 GUEST := target/x86_64-unknown-linux-gnu/guest/lyceum-guest
 $(IMAGES)/demo.qcow2: $(GUEST_SOURCES)
@@ -67,6 +80,7 @@ $(IMAGES)/demo.qcow2: $(GUEST_SOURCES)
 	sudo env LYCEUM_GUEST="$(CURDIR)/$(GUEST)" images/build-demo "$(CURDIR)/$@" && sudo chown "$$(id -u):$$(id -g)" $@
 
 check: web/dist/index.html ## what must hold before a commit besides the tests: format, lints, openapi.json in date
+	scripts/check-dependencies
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo run --quiet --package lyceum -- openapi | diff -u openapi.json - || \
