@@ -7,9 +7,10 @@
 //!
 //! - [`protocol`]: the words of RFB. - [`client`], [`server`]: take the two streams apart, in any
 //!   portions, holding no more than a bounded part. - [`input`]: keys and clicks while there is no
-//!   server. - [`session`]: puts them together. - [`gateway`]: the asynchronous edge.
+//!   server. - [`session`]: puts them together. - [`gateway`], [`relay`]: the asynchronous edges, at the client
+//!   and at the machine.
 //!
-//! **Invariants.** Everything but [`gateway`] does no I/O and asks no clock. No input of either side makes
+//! **Invariants.** Everything but [`gateway`] and [`relay`] does no I/O and asks no clock. No input of either side makes
 //! it panic or hold more than a bounded amount of memory. A client is always left at the boundary of a message.
 
 pub mod client;
@@ -17,6 +18,7 @@ pub mod gateway;
 pub mod input;
 mod output;
 pub mod protocol;
+pub mod relay;
 pub mod server;
 pub mod session;
 

@@ -1,8 +1,10 @@
 //! What all parts of a running agent share.
 
 use crate::config::HostConfig;
+use crate::console::Consoles;
 use crate::desktop::{Actor, Desktop};
 use crate::known::{Known, KnownStore};
+use crate::moves::Moves;
 use crate::observe::Observatory;
 use crate::releases::Releases;
 use crate::seal::Seals;
@@ -11,6 +13,7 @@ use lyceum_hypervisor::{Hypervisor, Instance};
 use lyceum_model::{Accelerator, DesktopId, Generation, Platform};
 use lyceum_proto::ErrorBody;
 use lyceum_proto::host::HostFacts;
+use lyceum_wire::Renewing;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -27,6 +30,11 @@ pub(crate) struct Agent {
     pub(crate) known: KnownStore,
     pub(crate) observatory: Observatory,
     pub(crate) seals: Seals,
+    pub(crate) moves: Moves,
+    pub(crate) identity: Renewing,
+    /// Where other hosts send their desktops, when that is an address of its own.
+    pub(crate) migration_url: Option<String>,
+    pub(crate) consoles: Consoles,
     /// Memory that desktops may use, MiB.
     pub(crate) memory_mib: u64,
     /// Asks everybody to come to an end: what must not be interrupted is finished first.
@@ -50,6 +58,8 @@ impl Agent {
         releases: Releases,
         known: KnownStore,
         seals: Seals,
+        identity: Renewing,
+        migration_url: Option<String>,
         memory_mib: u64,
         shutdown: CancellationToken,
         kill: CancellationToken,
@@ -63,6 +73,10 @@ impl Agent {
             known,
             observatory: Observatory::new(crate::load::unmeasured(memory_mib)),
             seals,
+            moves: Moves::new(config.moves),
+            identity,
+            migration_url,
+            consoles: Consoles::default(),
             memory_mib,
             shutdown,
             kill,
@@ -179,15 +193,28 @@ impl Agent {
     /// Refuses a start that this host has no memory for, whatever is reported
     /// about it: between two samples a whole class can be started.
     pub(crate) fn has_memory(&self) -> Result<(), ErrorBody> {
+        self.has_memory_for(0)
+    }
+
+    /// The same for a desktop that needs so many MiB, after all that is on its way here already.
+    pub(crate) fn has_memory_for(&self, need_mib: u64) -> Result<(), ErrorBody> {
         let floor = self.config.marks.refuse_mib;
-        match crate::load::available_mib() {
-            Some(available) if available < floor => Err(ErrorBody {
+        let coming = self.moves.on_their_way_mib();
+        let refuse = |message: String| {
+            Err(ErrorBody {
                 code: lyceum_proto::code::STATE.into(),
-                message: format!(
-                    "host {} has {available} MiB of memory left and starts nothing below {floor} MiB: start the desktop on another host, or end others first",
-                    self.config.name
-                ),
-            }),
+                message,
+            })
+        };
+        match crate::load::available_mib() {
+            Some(available) if available < floor => refuse(format!(
+                "host {} has {available} MiB of memory left and starts nothing below {floor} MiB: start the desktop on another host, or end others first",
+                self.config.name
+            )),
+            Some(available) if available < floor + coming + need_mib => refuse(format!(
+                "host {} has {available} MiB of memory left; {coming} MiB of it are for desktops that are on their way, and {need_mib} MiB more with {floor} MiB to spare are not there: choose another host",
+                self.config.name
+            )),
             _ => Ok(()),
         }
     }
@@ -207,6 +234,8 @@ impl Agent {
             warnings,
             cpus: crate::config::cpus(),
             load: self.observatory.load(),
+            migration_url: self.migration_url.clone(),
+            tiers: self.tiers.identity(),
         }
     }
 }

@@ -2,20 +2,21 @@
 
 use crate::agent::Agent;
 use crate::desktop::{Command, Desktop};
-use crate::{seal, start};
+use crate::{moves, seal, start};
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use lyceum_hypervisor::{HypervisorError, Instance};
-use lyceum_model::{DesktopId, DraftId, ReleaseId};
+use lyceum_model::{DesktopId, DraftId, Generation, ReleaseId};
 use lyceum_proto::host::{
     Clipboard, HostFacts, Observed, ObservedDesktop, RunRequest, SaveRequest, SavedDelta,
-    SealRequest, SealStatus, StopRequest,
+    SealRequest, SealStatus, StartMode, StopRequest,
 };
-use lyceum_wire::ApiError;
+use lyceum_proto::moves::{CancelMove, DesktopMemory, MoveRequest, Moved, PROTOCOL};
 use lyceum_wire::extract::{Json, Path, Query};
 use lyceum_wire::server::accept_upgrade;
+use lyceum_wire::{ApiError, Peer, PeerKind};
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,8 +30,8 @@ const WATCH_MAX: Duration = Duration::from_secs(60);
 const PATIENCE_MAX_MS: u64 = 300_000;
 /// Longest text of a clipboard in bytes.
 const CLIPBOARD_MAX: usize = 32 * 1024;
-/// What is on its way to a viewer or a machine that does not read, each way, in bytes.
-const CONSOLE_BUFFER: usize = 64 * 1024;
+/// The protocol of a console: see `lyceum_console::relay`.
+const CONSOLE: &str = "lyceum-console";
 
 pub(crate) fn router(agent: Arc<Agent>) -> Router {
     Router::new()
@@ -47,7 +48,83 @@ pub(crate) fn router(agent: Arc<Agent>) -> Router {
         )
         .route("/v1/seals/{draft}", put(seal).delete(end_seal))
         .route("/v1/releases/{id}/prepare", post(prepare))
+        .route("/v1/desktops/{id}/memory", get(memory))
+        .route("/v1/desktops/{id}/move", post(move_away))
+        .route("/v1/desktops/{id}/move/cancel", post(cancel_move))
+        .layer(axum::middleware::from_fn(controller_only))
+        .with_state(agent.clone())
+        .merge(arrivals(agent))
+}
+
+/// The one request that other hosts may make.
+pub(crate) fn arrivals(agent: Arc<Agent>) -> Router {
+    Router::new()
+        .route("/v1/desktops/{id}/arrival", get(arrival))
         .with_state(agent)
+}
+
+async fn controller_only(request: Request, next: axum::middleware::Next) -> Response {
+    match request.extensions().get::<Peer>() {
+        Some(peer) if peer.kind == PeerKind::Controller => next.run(request).await,
+        _ => ApiError::forbidden("only the controller may ask for that").into_response(),
+    }
+}
+
+async fn memory(State(agent): Agents, Path(id): Path<DesktopId>) -> Answer<DesktopMemory> {
+    let machine = machine(&agent, &id)?;
+    let own_bytes = machine.own_bytes().await.map_err(failed)?;
+    let pss_kib = machine.usage().await.map_err(failed)?.pss_kib;
+    Ok(Json(DesktopMemory { own_bytes, pss_kib }))
+}
+
+async fn move_away(
+    State(agent): Agents,
+    Path(id): Path<DesktopId>,
+    Json(request): Json<MoveRequest>,
+) -> Answer<Moved> {
+    if request.arrives_as <= request.generation || request.time_limit_ms == 0 {
+        return Err(ApiError::invalid(
+            "a desktop arrives as a newer generation, and within a time that is not 0",
+        ));
+    }
+    let desktop = known(&agent, &id)?;
+    let moved = desktop.ask(|reply| Command::Move(request, reply));
+    moved.await.map(Json)
+}
+
+async fn cancel_move(
+    State(agent): Agents,
+    Path(id): Path<DesktopId>,
+    Json(request): Json<CancelMove>,
+) -> Answer<()> {
+    let desktop = known(&agent, &id)?;
+    let done = desktop.ask(|reply| Command::CancelMove(request.arrives_as, reply));
+    done.await.map(Json)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ArrivalQuery {
+    generation: u64,
+}
+
+async fn arrival(
+    State(agent): Agents,
+    Path(id): Path<DesktopId>,
+    Query(query): Query<ArrivalQuery>,
+    axum::Extension(peer): axum::Extension<Peer>,
+    mut request: Request,
+) -> Result<Response, ApiError> {
+    if peer.kind != PeerKind::Host {
+        return Err(ApiError::forbidden("only another host may send a desktop"));
+    }
+    let generation = Generation(query.generation);
+    moves::may_arrive(&agent, &id, generation, &peer)?;
+    let machine = moves::waiting(&agent, &id, generation).await?;
+    let (response, stream) = accept_upgrade(&mut request, PROTOCOL)?;
+    let work = moves::arrive(agent.clone(), id, generation, machine, stream);
+    agent.spawn(work);
+    Ok(response)
 }
 
 async fn host(State(agent): Agents) -> Json<HostFacts> {
@@ -85,7 +162,22 @@ async fn run(
         && !agent.is_known(&id, request.generation)
     {
         agent.tiers.check()?;
-        agent.has_memory()?;
+        match &request.start {
+            StartMode::Arrive {
+                from,
+                need_mib,
+                platform,
+                tiers,
+                ..
+            } => {
+                start::can_arrive(&agent, platform, tiers.as_deref())?;
+                agent.has_memory_for(*need_mib)?;
+                agent
+                    .moves
+                    .expect(&id, request.generation, from.clone(), *need_mib);
+            }
+            _ => agent.has_memory()?,
+        }
         let folder = agent.tiers.release(release);
         agent.releases.verified(release, folder).await?;
     }
@@ -142,31 +234,49 @@ fn machine(agent: &Agent, id: &DesktopId) -> Result<Arc<dyn Instance>, ApiError>
     })
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConsoleQuery {
+    generation: Option<u64>,
+}
+
 async fn console(
     State(agent): Agents,
     Path(id): Path<DesktopId>,
+    Query(query): Query<ConsoleQuery>,
     mut request: Request,
 ) -> Result<Response, ApiError> {
     let machine = machine(&agent, &id)?;
-    let (response, stream) = accept_upgrade(&mut request, "rfb")?;
-    let mut vnc = machine.vnc().await.map_err(failed)?;
+    // Another one's picture is not what was asked for: it may be empty still.
+    let generation = machine.request().generation;
+    if query.generation.is_some_and(|asked| asked != generation.0) {
+        return Err(ApiError::state(format!(
+            "desktop {id} runs as its generation {generation} here: ask again"
+        )));
+    }
+    let seat = agent.consoles.enter(&id).ok_or_else(|| {
+        ApiError::state(format!(
+            "desktop {id} is about to leave this host: ask again in a moment"
+        ))
+    })?;
+    let (response, stream) = accept_upgrade(&mut request, CONSOLE)?;
+    let vnc = machine.vnc().await.map_err(failed)?;
     let shutdown = agent.shutdown.clone();
     agent.spawn(async move {
-        let copy = async {
-            let mut viewer = stream.await.map_err(std::io::Error::other)?;
-            tokio::io::copy_bidirectional_with_sizes(
-                &mut viewer,
-                &mut vnc,
-                CONSOLE_BUFFER,
-                CONSOLE_BUFFER,
-            )
-            .await
+        let end = seat.end();
+        let end = async move {
+            tokio::select! {
+                () = end => {}
+                () = shutdown.cancelled() => {}
+            }
         };
-        tokio::select! {
-            ended = copy => if let Err(e) = ended {
-                tracing::debug!(desktop = %id, "console ended: {e}");
-            },
-            () = shutdown.cancelled() => {}
+        let relayed = async {
+            let gateway = stream.await.map_err(std::io::Error::other)?;
+            lyceum_console::relay::relay(gateway, vnc, end).await
+        };
+        match relayed.await {
+            Ok(last_input) => seat.ended(last_input),
+            Err(e) => tracing::debug!(desktop = %id, "console ended: {e}"),
         }
     });
     Ok(response)

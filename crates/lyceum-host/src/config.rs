@@ -38,6 +38,12 @@ pub struct HostConfig {
     /// Milliseconds a desktop may take that is booted cold because it could not be forked.
     #[serde(default = "cold_ready_ms")]
     pub cold_ready_ms: u64,
+    /// How many desktops it sends away at once.
+    #[serde(default = "moves")]
+    pub moves: usize,
+    /// An address of its own on which other hosts send their desktops; absent: where it listens.
+    #[serde(default)]
+    pub migration: Option<SocketAddr>,
     /// Milliseconds between two samples of the load.
     #[serde(default = "sample_ms")]
     pub sample_ms: u64,
@@ -51,6 +57,10 @@ pub struct HostConfig {
 
 fn cold_ready_ms() -> u64 {
     600_000
+}
+
+fn moves() -> usize {
+    2
 }
 
 fn sample_ms() -> u64 {
@@ -114,9 +124,9 @@ impl HostConfig {
                 "run_dir is {length} bytes long, {RUN_DIR_MAX} are the most, because sockets lie in it: choose a shorter path"
             )));
         }
-        if self.sample_ms == 0 || self.starts == Some(0) {
+        if self.sample_ms == 0 || self.starts == Some(0) || self.moves == 0 {
             return Err(HostError::Config(
-                "sample_ms and starts must be 1 or more".into(),
+                "sample_ms, starts and moves must be 1 or more".into(),
             ));
         }
         Ok(())

@@ -11,6 +11,7 @@ mod work;
 
 use crate::agent::Agent;
 use crate::known::Known;
+use crate::moves::Failure;
 use crate::queue::{Action, Doing, Queue, Save};
 use crate::start::Prepared;
 use futures::future::BoxFuture;
@@ -18,11 +19,13 @@ use lyceum_hypervisor::{HypervisorError, Instance, InstanceState, StartError, St
 use lyceum_model::{DeltaId, DesktopId, Generation, Phase};
 use lyceum_proto::ErrorBody;
 use lyceum_proto::host::{ObservedDesktop, RunRequest, SaveRequest, SavedDelta, StopRequest};
+use lyceum_proto::moves::{MoveRequest, Moved};
 use lyceum_wire::ApiError;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 /// Where an answer goes. Nobody listening any more is fine: the work goes on.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, ApiError>>;
@@ -35,6 +38,10 @@ pub(crate) enum Command {
     Stop(StopRequest, Reply<ObservedDesktop>),
     /// Answered when the delta is complete.
     Save(SaveRequest, bool, Reply<SavedDelta>),
+    /// Answered when it is over.
+    Move(MoveRequest, Reply<Moved>),
+    /// Answered at once.
+    CancelMove(Generation, Reply<()>),
 }
 
 /// A way to talk to a desktop's actor.
@@ -48,6 +55,24 @@ impl Desktop {
     /// Its machine, if it has one.
     pub(crate) fn instance(&self) -> Option<Arc<dyn Instance>> {
         self.instance.borrow().clone()
+    }
+
+    /// Its machine of that generation, as soon as there is one.
+    pub(crate) async fn machine_of(
+        &self,
+        generation: Generation,
+        patience: Duration,
+    ) -> Option<Arc<dyn Instance>> {
+        let mut watch = self.instance.clone();
+        let wait = watch.wait_for(|i| {
+            i.as_ref()
+                .is_some_and(|i| i.request().generation == generation)
+        });
+        tokio::time::timeout(patience, wait)
+            .await
+            .ok()?
+            .ok()?
+            .clone()
     }
 
     /// Sends a command and waits for the answer.
@@ -80,17 +105,27 @@ enum Work {
     #[allow(clippy::type_complexity)]
     Launch(BoxFuture<'static, (Prepared, Result<Arc<dyn Instance>, StartError>)>),
     Save(
-        Save<DeltaId>,
+        Save<SaveKey>,
         BoxFuture<'static, Result<SavedDelta, HypervisorError>>,
     ),
+    Move(Generation, BoxFuture<'static, Result<Moved, Failure>>),
     /// With how the guest went, when it was given time.
     End(BoxFuture<'static, Result<Option<String>, HypervisorError>>),
+}
+
+/// What takes a machine's state out of it: into a delta, or to another host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum SaveKey {
+    Delta(DeltaId),
+    /// As which generation it arrives.
+    Move(Generation),
 }
 
 enum Done {
     Prepared(Result<Box<Prepared>, ErrorBody>),
     Launched(Box<Prepared>, Result<Arc<dyn Instance>, StartError>),
-    Saved(Save<DeltaId>, Result<SavedDelta, HypervisorError>),
+    Saved(Save<SaveKey>, Result<SavedDelta, HypervisorError>),
+    Moved(Generation, Result<Moved, Failure>),
     Ended(Result<Option<String>, HypervisorError>),
 }
 
@@ -123,7 +158,7 @@ pub(crate) struct Actor {
     agent: Arc<Agent>,
     id: DesktopId,
     commands: mpsc::Receiver<Command>,
-    queue: Queue<Pending, DeltaId>,
+    queue: Queue<Pending, SaveKey>,
     /// As published last.
     observed: ObservedDesktop,
     instance: watch::Sender<Option<Arc<dyn Instance>>>,
@@ -140,6 +175,17 @@ pub(crate) struct Actor {
     stops: Vec<Reply<ObservedDesktop>>,
     saves: Vec<(DeltaId, Reply<SavedDelta>)>,
     captures: HashMap<DeltaId, SavedDelta>,
+    /// The move that waits or is going on.
+    moving: Option<Moving>,
+    /// How moves ended: asked again, they are the same.
+    moves: HashMap<Generation, Result<Moved, ApiError>>,
+}
+
+/// A move that was asked for.
+struct Moving {
+    request: MoveRequest,
+    cancel: CancellationToken,
+    replies: Vec<Reply<Moved>>,
 }
 
 pub(crate) fn observed(id: &DesktopId, generation: Generation, phase: Phase) -> ObservedDesktop {
@@ -219,6 +265,8 @@ impl Actor {
             stops: Vec::new(),
             saves: Vec::new(),
             captures: HashMap::new(),
+            moving: None,
+            moves: HashMap::new(),
         };
         let handle = Desktop {
             commands: tx,
@@ -252,7 +300,7 @@ impl Actor {
             if stopping
                 && !matches!(
                     self.work,
-                    Some(Work::Launch(_) | Work::Save(..) | Work::End(_))
+                    Some(Work::Launch(_) | Work::Save(..) | Work::Move(..) | Work::End(_))
                 )
             {
                 return;
@@ -294,6 +342,7 @@ impl Actor {
                 let result = f.await;
                 Done::Saved(save.clone(), result)
             }
+            Some(Work::Move(generation, f)) => Done::Moved(*generation, f.await),
             Some(Work::End(f)) => Done::Ended(f.await),
         };
         *work = None;
@@ -321,7 +370,10 @@ impl Actor {
         while let Some(action) = self.next_action() {
             match action {
                 Action::Start(pending) => self.begin_start(pending),
-                Action::Save(save) => self.begin_save(save),
+                Action::Save(save) => match save.key.clone() {
+                    SaveKey::Delta(delta) => self.begin_save(save, delta),
+                    SaveKey::Move(generation) => self.begin_move(generation),
+                },
                 Action::End { patience_ms } => self.begin_end(patience_ms).await,
             }
         }
@@ -332,7 +384,7 @@ impl Actor {
         }
     }
 
-    fn next_action(&mut self) -> Option<Action<Pending, DeltaId>> {
+    fn next_action(&mut self) -> Option<Action<Pending, SaveKey>> {
         // Nothing new is begun when the agent is about to end.
         if self.agent.shutdown.is_cancelled() {
             return None;

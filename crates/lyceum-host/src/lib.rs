@@ -4,7 +4,9 @@
 //! - [`api`]: the requests. - [`desktop`]: one actor per desktop. - [`queue`]: its policy, pure.
 //! - [`start`]: from a request to what the hypervisor is told. - [`tiers`]: paths.
 //! - [`releases`]: bytes are verified before they are used. - [`seal`]: sealing jobs.
+//! - [`moves`]: running desktops go from host to host.
 //! - [`observe`]: what is said to the controller. - [`load`]: how the host is doing.
+//! - [`console`]: the way to a machine's picture.
 //! - [`known`]: what survives a restart. - [`adopt`]: machines that outlived the agent.
 //!
 //! **Invariants.** An older generation than one seen is never started, also after a
@@ -15,9 +17,11 @@ mod adopt;
 mod agent;
 mod api;
 mod config;
+mod console;
 mod desktop;
 mod known;
 mod load;
+mod moves;
 mod notes;
 mod observe;
 mod queue;
@@ -154,12 +158,27 @@ pub async fn run_on(
     let kill = CancellationToken::new();
     let _killed_when_dropped = kill.clone().drop_guard();
     let memory_mib = config.memory_mib.unwrap_or_else(load::default_memory_mib);
+    let identity = Renewing::new(identity, state_dir.clone());
+    let migration = match config.migration {
+        Some(address) => Some(
+            tokio::net::TcpListener::bind(address)
+                .await
+                .map_err(|source| HostError::Listen { address, source })?,
+        ),
+        None => None,
+    };
+    let migration_url = migration
+        .as_ref()
+        .and_then(|l| l.local_addr().ok())
+        .map(|a| format!("https://{a}"));
     let agent = Agent::new(
         config,
         hypervisor,
         releases::Releases::open(&state_dir)?,
         KnownStore::open(state_dir.join("desktops"))?,
         seal::Seals::open(state_dir.join("seals"))?,
+        identity.clone(),
+        migration_url,
         memory_mib,
         shutdown.clone(),
         kill.clone(),
@@ -176,13 +195,29 @@ pub async fn run_on(
         agent.spawn(load::run(sampled));
     }
     tracing::info!(name = %agent.config.name, "the host agent is up");
-    let identity = Renewing::new(identity, state_dir);
     agent.spawn(identity.clone().run(shutdown.clone()));
+    let mut access = vec![PeerKind::Controller];
+    match migration {
+        // Other hosts are heard on their own address only.
+        Some(listener) => {
+            let (router, identity) = (api::arrivals(agent.clone()), identity.clone());
+            let stop = shutdown.clone();
+            agent.spawn(async move {
+                let access = Access::Only(vec![PeerKind::Host]);
+                let served =
+                    lyceum_wire::serve_renewing(listener, router, &identity, access, stop).await;
+                if let Err(e) = served {
+                    tracing::error!("desktops can't be taken in from other hosts: {e}");
+                }
+            });
+        }
+        None => access.push(PeerKind::Host),
+    }
     let served = lyceum_wire::serve_renewing(
         listener,
         api::router(agent.clone()),
         &identity,
-        Access::Only(vec![PeerKind::Controller]),
+        Access::Only(access),
         shutdown,
     )
     .await;

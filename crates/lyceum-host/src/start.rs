@@ -3,7 +3,7 @@
 
 use crate::agent::Agent;
 use lyceum_hypervisor::{Identity, Nic, NicLink, StartError, StartFrom, StartRequest};
-use lyceum_model::{DesktopId, DiskRef, ReleaseId};
+use lyceum_model::{DesktopId, DiskRef, MoveWay, Platform, ReleaseId};
 use lyceum_proto::host::{NicRequest, RunRequest, StartMode};
 use lyceum_proto::{ErrorBody, code};
 use std::sync::Arc;
@@ -41,7 +41,8 @@ pub(crate) fn release_of(request: &RunRequest) -> Option<&ReleaseId> {
     match &request.start {
         StartMode::Fork { release }
         | StartMode::Resume { release, .. }
-        | StartMode::HandOut { release, .. } => Some(release),
+        | StartMode::HandOut { release, .. }
+        | StartMode::Arrive { release, .. } => Some(release),
         StartMode::Cold { .. } => request.disk.release(),
     }
 }
@@ -114,6 +115,28 @@ fn nic(request: &NicRequest) -> Nic {
     }
 }
 
+/// Whether a desktop that runs on that platform and with those tiers can go on here.
+pub(crate) fn can_arrive(
+    agent: &Agent,
+    platform: &Platform,
+    tiers: Option<&str>,
+) -> Result<(), ErrorBody> {
+    if let Some(difference) = platform.difference(&agent.platform) {
+        return Err(invalid(format!(
+            "host {} can't take it in: {difference}; a running desktop needs the same on both hosts",
+            agent.config.name
+        )));
+    }
+    let own = agent.tiers.identity();
+    if tiers.is_some() && own.is_some() && tiers != own.as_deref() {
+        return Err(invalid(format!(
+            "host {} has other tiers mounted than the host it is on: mount the same ones",
+            agent.config.name
+        )));
+    }
+    Ok(())
+}
+
 /// Checks everything and waits for its turn. Dropping the future calls it off.
 pub(crate) async fn prepare(
     agent: Arc<Agent>,
@@ -159,6 +182,16 @@ pub(crate) async fn prepare(
             needs_memory("the desktop can't be handed out here")?;
             let (sealed, delta) = (agent.tiers.sealed(release), agent.tiers.delta(delta));
             (StartFrom::HandOut { sealed, delta }, "hand_out", None)
+        }
+        StartMode::Arrive { release, way, .. } => {
+            let sealed = match way {
+                MoveWay::Delta => {
+                    needs_memory("the desktop can't be taken in here as a delta")?;
+                    Some(agent.tiers.sealed(release))
+                }
+                MoveWay::Live => None,
+            };
+            (StartFrom::Arrive { sealed }, "move", None)
         }
         StartMode::Cold { reason, .. } => (StartFrom::Cold, "cold", reason.clone()),
     };

@@ -150,6 +150,18 @@ impl Tiers {
             })
     }
 
+    /// What tells these tiers from others: what their markers say. `None`: they say nothing.
+    pub fn identity(&self) -> Option<String> {
+        let read = |root: &Path| std::fs::read(root.join(TIER_MARKER)).ok();
+        let (fast, slow) = (read(&self.fast)?, read(&self.slow)?);
+        let mut hasher = blake3::Hasher::new();
+        for marker in [&fast, &slow] {
+            hasher.update(&(marker.len() as u64).to_le_bytes());
+            hasher.update(marker);
+        }
+        Some(hasher.finalize().to_hex()[..32].to_owned())
+    }
+
     /// Folder of a release.
     pub fn release(&self, release: &ReleaseId) -> PathBuf {
         self.fast.join(layout::release(release))

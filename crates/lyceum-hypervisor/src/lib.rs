@@ -73,13 +73,15 @@ pub trait Instance: Send + Sync {
     async fn own_bytes(&self) -> Result<Option<u64>, HypervisorError>;
 
     /// Sends the running machine into `out`, piece by piece, to be fed into [`Instance::receive`]
-    /// of a machine that was started with [`StartFrom::Arrive`]. When it returns, the machine stands still
+    /// of a machine that was started with [`StartFrom::Arrive`]. `before_still` is awaited just before it
+    /// stands still, where that moment is ours to choose. When it returns, the machine stands still
     /// with its disk flushed and given up, and waits for [`Instance::hand_over`] or [`Instance::take_back`].
     /// After an error (a closed `out` is one) it is for the caller to take it back.
     async fn send(
         &self,
         way: MoveWay,
         bytes_per_second: Option<u64>,
+        before_still: Before,
         out: tokio::sync::mpsc::Sender<Vec<u8>>,
     ) -> Result<Sent, HypervisorError>;
 
@@ -125,6 +127,9 @@ pub trait Instance: Send + Sync {
     /// Text of the guest's clipboard.
     async fn clipboard(&self) -> Result<String, HypervisorError>;
 }
+
+/// Something to be awaited at a certain moment.
+pub type Before = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A two-way stream of bytes.
 pub trait Stream: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}

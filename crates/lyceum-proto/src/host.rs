@@ -8,7 +8,7 @@
 //! | `POST /v1/desktops/{id}/suspend` | [`SaveRequest`]: write the delta, end the machine |
 //! | `POST /v1/desktops/{id}/capture` | [`SaveRequest`]: write the delta, go on |
 //! | `POST /v1/desktops/{id}/stop` | [`StopRequest`]: end the machine; answers when it is gone |
-//! | `GET /v1/desktops/{id}/console` | upgrade (`Upgrade: rfb`), then raw RFB bytes |
+//! | `GET /v1/desktops/{id}/console?generation=N` | upgrade (`Upgrade: lyceum-console`), then RFB bytes; those to the controller in frames, with how many were taken at the end. Another generation: refused |
 //! | `GET`, `PUT /v1/desktops/{id}/clipboard` | [`Clipboard`] |
 //! | `PUT /v1/seals/{draft}` | [`SealRequest`]: a job; the same draft again is the same job |
 //! | `DELETE /v1/seals/{draft}` | cancel, or forget when it is over |
@@ -33,6 +33,12 @@ pub struct HostFacts {
     pub cpus: u32,
     /// Load right now.
     pub load: HostLoad,
+    /// Where it takes desktops from other hosts, when that is another address than its own.
+    #[serde(default)]
+    pub migration_url: Option<String>,
+    /// What tells its tiers from others; hosts between which desktops move have the same.
+    #[serde(default)]
+    pub tiers: Option<String>,
 }
 
 /// Measured load of a host.
@@ -84,7 +90,7 @@ pub struct ObservedDesktop {
     pub phase: Phase,
     /// The step it is at, or why it failed, or why it booted cold, in words for a person.
     pub detail: String,
-    /// How it was started in the end: `fork`, `resume`, `hand_out` or `cold`.
+    /// How it was started in the end: `fork`, `resume`, `hand_out`, `move` or `cold`.
     pub started_by: Option<String>,
     /// Why it was booted cold although a fork was asked for.
     pub cold_reason: Option<String>,
@@ -166,6 +172,21 @@ pub enum StartMode {
         release: ReleaseId,
         /// The captured delta.
         delta: DeltaId,
+    },
+    /// Wait for the desktop to [arrive](crate::moves) from another host.
+    Arrive {
+        /// Its release; its memory is mapped for a delta.
+        release: ReleaseId,
+        /// Who sends it.
+        from: lyceum_model::HostId,
+        /// How it comes.
+        way: lyceum_model::MoveWay,
+        /// What it runs on there.
+        platform: Platform,
+        /// The tiers as the other host sees them.
+        tiers: Option<String>,
+        /// Memory it is going to need here, MiB.
+        need_mib: u64,
     },
     /// Boot the disk.
     Cold {

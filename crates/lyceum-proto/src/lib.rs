@@ -6,6 +6,7 @@
 
 pub mod host;
 pub mod join;
+pub mod moves;
 pub mod storage;
 
 use serde::{Deserialize, Serialize};

@@ -8,7 +8,7 @@ use crate::util::{blocking, last_lines};
 use crate::{guest::Guest, qmp::Qmp};
 use async_trait::async_trait;
 use lyceum_hypervisor::{
-    DeltaSummary, HypervisorError, Instance, InstanceState, MoveWay, SealSummary, Sent,
+    Before, DeltaSummary, HypervisorError, Instance, InstanceState, MoveWay, SealSummary, Sent,
     StartRequest, Stream, TakenBack, Usable, Usage,
 };
 use serde_json::Value;
@@ -272,9 +272,10 @@ impl Instance for QemuInstance {
         &self,
         way: MoveWay,
         bytes_per_second: Option<u64>,
+        before_still: Before,
         out: tokio::sync::mpsc::Sender<Vec<u8>>,
     ) -> Result<Sent, HypervisorError> {
-        crate::travel::send(self, way, bytes_per_second, out).await
+        crate::travel::send(self, way, bytes_per_second, before_still, out).await
     }
 
     async fn hand_over(&self) -> Result<(), HypervisorError> {

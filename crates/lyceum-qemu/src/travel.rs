@@ -26,7 +26,7 @@ use crate::start::ram_blocks;
 use crate::util::{ChannelWriter, blocking, io_error, write_whole};
 use lyceum_delta::stream::{StreamHeader, StreamWriter};
 use lyceum_delta::{BlockInfo, FORMAT};
-use lyceum_hypervisor::{HypervisorError, MoveWay, Sent, TakenBack};
+use lyceum_hypervisor::{Before, HypervisorError, MoveWay, Sent, TakenBack};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -82,6 +82,7 @@ pub(crate) async fn send(
     instance: &QemuInstance,
     way: MoveWay,
     bytes_per_second: Option<u64>,
+    before_still: Before,
     out: mpsc::Sender<Vec<u8>>,
 ) -> Result<Sent> {
     let usable = instance.must_run("move it")?;
@@ -91,14 +92,18 @@ pub(crate) async fn send(
         })?;
     instance.hold_for_move(busy);
     let mut sent = match way {
-        MoveWay::Delta => delta(instance, out).await?,
+        MoveWay::Delta => delta(instance, before_still, out).await?,
         MoveWay::Live => live(instance, bytes_per_second, out).await?,
     };
     sent.usable = usable;
     Ok(sent)
 }
 
-async fn delta(instance: &QemuInstance, out: mpsc::Sender<Vec<u8>>) -> Result<Sent> {
+async fn delta(
+    instance: &QemuInstance,
+    before_still: Before,
+    out: mpsc::Sender<Vec<u8>>,
+) -> Result<Sent> {
     let release = save::release(instance)?.release.clone();
     let (ram, others) = ram_blocks(instance).await?;
     let info = |b: &RamBlock| BlockInfo {
@@ -139,6 +144,7 @@ async fn delta(instance: &QemuInstance, out: mpsc::Sender<Vec<u8>>) -> Result<Se
         Ok(source)
     })
     .await?;
+    before_still.await;
     let stood_still = Instant::now();
     let saved = save::stop_and_save_state(instance).await?;
     give_up_disk(instance).await?;
@@ -304,6 +310,9 @@ async fn live(
     );
     let mut wait = std::pin::pin!(wait);
     let (completed, bytes) = tokio::select! {
+        () = out.closed() => {
+            return Err(HypervisorError::State("nobody takes it any more".into()));
+        }
         completed = &mut wait => (completed?, None),
         bytes = &mut pump => {
             let bytes = bytes?;

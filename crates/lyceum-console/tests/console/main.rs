@@ -5,6 +5,7 @@ mod edge;
 mod hostile;
 mod keys;
 mod picture;
+mod relayed;
 mod server;
 mod switch;
 mod viewer;

@@ -82,6 +82,8 @@ mod tests {
             },
             warnings: Vec::new(),
             cpus: 2,
+            migration_url: None,
+            tiers: None,
             load: HostLoad {
                 at: 0,
                 memory_mib: 8_000,

@@ -285,6 +285,8 @@ impl Room {
             },
             starts: Some(4),
             cold_ready_ms: 600_000,
+            moves: 2,
+            migration: None,
             sample_ms: 100,
             user: None,
             simulated: true,

@@ -1,11 +1,12 @@
 //! What a desktop is asked for: taken, kept, or refused.
 
-use super::{Actor, Command, Pending, observed};
+use super::{Actor, Command, Moving, Pending, Reply, SaveKey, observed};
 use crate::known::Known;
 use crate::queue::{Admission, Refusal, Save};
 use lyceum_model::{Generation, Phase};
 use lyceum_proto::code;
 use lyceum_proto::host::{ObservedDesktop, RunRequest, SaveRequest, SavedDelta, StopRequest};
+use lyceum_proto::moves::{MoveRequest, Moved};
 use lyceum_wire::ApiError;
 use std::time::Instant;
 
@@ -22,6 +23,10 @@ impl Actor {
                     let _ = reply.send(Err(e));
                 }
             },
+            Command::Move(request, reply) => self.asked_to_move(request, reply),
+            Command::CancelMove(arrives_as, reply) => {
+                let _ = reply.send(self.asked_to_cancel(arrives_as));
+            }
             Command::Save(save, suspend, reply) => match self.asked_to_save(&save, suspend).await {
                 Ok(None) => self.saves.push((save.delta, reply)),
                 Ok(Some(saved)) => {
@@ -62,6 +67,10 @@ impl Actor {
         queue
             .stop(stop.generation, stop.patience_ms)
             .map_err(|r| self.refused(r))?;
+        // It is to end, wherever it is.
+        if let Some(moving) = &self.moving {
+            moving.cancel.cancel();
+        }
         let nothing = queue.machine().is_none();
         if nothing
             && (self.observed.phase != Phase::Stopped || queue.newest() > self.queue.newest())
@@ -97,13 +106,59 @@ impl Actor {
             return Ok(Some(saved.clone()));
         }
         let wanted = Save {
-            key: save.delta.clone(),
+            key: SaveKey::Delta(save.delta.clone()),
             suspend,
         };
         self.queue
             .save(save.generation, wanted)
             .map_err(|r| self.refused(r))?;
         Ok(None)
+    }
+
+    pub(super) fn asked_to_move(&mut self, request: MoveRequest, reply: Reply<Moved>) {
+        let arrives_as = request.arrives_as;
+        if let Some(over) = self.moves.get(&arrives_as) {
+            let _ = reply.send(over.clone());
+            return;
+        }
+        if let Some(moving) = &mut self.moving
+            && moving.request.arrives_as == arrives_as
+        {
+            moving.replies.push(reply);
+            return;
+        }
+        let wanted = Save {
+            key: SaveKey::Move(arrives_as),
+            suspend: true,
+        };
+        match self.queue.save(request.generation, wanted) {
+            Ok(_) => {
+                self.moving = Some(Moving {
+                    request,
+                    cancel: self.agent.shutdown.child_token(),
+                    replies: vec![reply],
+                });
+            }
+            Err(refusal) => {
+                let _ = reply.send(Err(self.refused(refusal)));
+            }
+        }
+    }
+
+    pub(super) fn asked_to_cancel(
+        &mut self,
+        arrives_as: lyceum_model::Generation,
+    ) -> Result<(), ApiError> {
+        match &self.moving {
+            Some(moving) if moving.request.arrives_as == arrives_as => {
+                moving.cancel.cancel();
+                Ok(())
+            }
+            _ => Err(ApiError::state(format!(
+                "desktop {} is not being moved as generation {arrives_as}: there is nothing to call off",
+                self.id
+            ))),
+        }
     }
 
     pub(super) fn refused(&self, refusal: Refusal) -> ApiError {

@@ -1,12 +1,14 @@
 //! What a desktop's actor does: start, save, end, and what becomes of each.
 
-use super::{Actor, Done, Outcome, Pending, Work, observed};
+use super::{Actor, Done, Outcome, Pending, SaveKey, Work, observed};
+use crate::moves::{self, Failure, Fate};
 use crate::queue::Save;
 use crate::start;
 use lyceum_hypervisor::{HypervisorError, InstanceState};
-use lyceum_model::{DeltaId, DesktopId, Phase};
+use lyceum_model::{DeltaId, DesktopId, Generation, Phase};
 use lyceum_proto::code;
 use lyceum_proto::host::{ObservedDesktop, SavedDelta};
+use lyceum_proto::moves::Moved;
 use lyceum_wire::ApiError;
 use std::time::Duration;
 
@@ -20,7 +22,7 @@ impl Actor {
         self.work = Some(Work::Prepare(Box::pin(prepare)));
     }
 
-    pub(super) fn begin_save(&mut self, save: Save<DeltaId>) {
+    pub(super) fn begin_save(&mut self, save: Save<SaveKey>, name: DeltaId) {
         let Some(instance) = self.machine() else {
             return;
         };
@@ -35,12 +37,18 @@ impl Actor {
             "capturing".into()
         };
         self.publish();
-        let (out, name) = (self.agent.tiers.delta(&save.key), save.key.clone());
+        let out = self.agent.tiers.delta(&name);
         let (suspend, tiers) = (save.suspend, self.agent.tiers.clone());
+        let (consoles, id) = (self.agent.consoles.clone(), self.id.clone());
         let work = async move {
             tiers
                 .check()
                 .map_err(|e| HypervisorError::State(e.message))?;
+            // What people did so far is part of what is saved, and no key stays down in it.
+            let _shut = match suspend {
+                true => Some(consoles.let_go(&id).await),
+                false => None,
+            };
             let summary = if suspend {
                 instance.suspend(&out).await?
             } else {
@@ -55,6 +63,57 @@ impl Actor {
             })
         };
         self.work = Some(Work::Save(save, Box::pin(work)));
+    }
+
+    pub(super) fn begin_move(&mut self, arrives_as: Generation) {
+        let Some(instance) = self.machine() else {
+            return;
+        };
+        let Some(moving) = &self.moving else {
+            self.goes_on("");
+            return;
+        };
+        self.observed.detail = format!("moving to {}", moving.request.to);
+        let work = moves::send(
+            self.agent.clone(),
+            self.id.clone(),
+            instance,
+            moving.request.clone(),
+            moving.cancel.clone(),
+        );
+        self.publish();
+        self.work = Some(Work::Move(arrives_as, Box::pin(work)));
+    }
+
+    async fn moved(&mut self, arrives_as: Generation, result: Result<Moved, Failure>) {
+        let Some(moving) = self.moving.take() else {
+            return;
+        };
+        let to = moving.request.to;
+        let answer = match result {
+            Ok(moved) => {
+                tracing::info!(desktop = %self.id, %to, ?moved, "it moved");
+                // It is the other host's; what stands still here is of no use to anybody.
+                self.queue.ended_by_itself();
+                self.end_now(0, Outcome::stopped(&format!("it was moved to {to}")));
+                Ok(moved)
+            }
+            Err(Failure { error, fate }) => {
+                tracing::warn!(desktop = %self.id, "{error}");
+                match fate {
+                    Fate::GoesOn => self.goes_on(""),
+                    Fate::Lost => {
+                        self.queue.ended_by_itself();
+                        self.end_now(0, Outcome::failed(error.to_string()));
+                    }
+                }
+                Err(error)
+            }
+        };
+        for reply in moving.replies {
+            let _ = reply.send(answer.clone());
+        }
+        self.moves.insert(arrives_as, answer);
     }
 
     pub(super) async fn begin_end(&mut self, patience_ms: u64) {
@@ -122,6 +181,7 @@ impl Actor {
                 self.gone(Outcome::failed(e.to_string())).await;
             }
             Done::Saved(save, result) => self.saved(save, result).await,
+            Done::Moved(arrives_as, result) => self.moved(arrives_as, result).await,
             Done::Ended(Ok(how)) => {
                 let mut outcome = self.outcome.take().unwrap_or_else(|| Outcome::stopped(""));
                 if let Some(how) = how {
@@ -147,7 +207,7 @@ impl Actor {
 
     pub(super) async fn saved(
         &mut self,
-        save: Save<DeltaId>,
+        save: Save<SaveKey>,
         result: Result<SavedDelta, HypervisorError>,
     ) {
         let answer = match result {
@@ -167,7 +227,7 @@ impl Actor {
                 Ok(saved)
             }
             Ok(saved) => {
-                self.captures.insert(save.key.clone(), saved.clone());
+                self.captures.insert(saved.delta.clone(), saved.clone());
                 self.goes_on("");
                 Ok(saved)
             }
@@ -179,7 +239,7 @@ impl Actor {
         };
         let (for_this, others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.saves)
             .into_iter()
-            .partition(|(key, _)| *key == save.key);
+            .partition(|(key, _)| SaveKey::Delta(key.clone()) == save.key);
         self.saves = others;
         for (_, reply) in for_this {
             let _ = reply.send(answer.clone());
@@ -210,6 +270,12 @@ impl Actor {
             let _ = reply.send(Err(ApiError::state(
                 "the desktop ended before it could be saved",
             )));
+        }
+        if let Some(moving) = self.moving.take() {
+            let error = ApiError::state("the desktop ended before it could be moved");
+            for reply in moving.replies {
+                let _ = reply.send(Err(error.clone()));
+            }
         }
         if self.queue.has_next() {
             // A newer generation is what is spoken of already.

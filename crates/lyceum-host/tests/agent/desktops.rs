@@ -154,12 +154,20 @@ async fn the_console_carries_keys_and_pictures() {
     let lab = Lab::new().await;
     let path = "/v1/desktops/a/console";
     assert_eq!(
-        code(lab.client.upgrade(path, "rfb").await.map(drop)),
+        code(lab.client.upgrade(path, "lyceum-console").await.map(drop)),
         "not_found"
     );
     lab.run("a", &lab.fork("a", 1)).await.unwrap();
     lab.wait_phase("a", Phase::Running).await;
-    let mut console = lab.client.upgrade(path, "rfb").await.unwrap();
+    let other = format!("{path}?generation=2");
+    assert_eq!(
+        code(lab.client.upgrade(&other, "lyceum-console").await.map(drop)),
+        "state",
+        "another generation's picture is not what was asked for"
+    );
+    let right = format!("{path}?generation=1");
+    let console = lab.client.upgrade(&right, "lyceum-console").await.unwrap();
+    let mut console = lyceum_console::relay::Relayed::new(console);
     let mut version = [0; 12];
     console.read_exact(&mut version).await.unwrap();
     console.write_all(&version).await.unwrap();
@@ -190,6 +198,30 @@ async fn the_console_carries_keys_and_pictures() {
     assert_ne!(before, picture);
     lab.stop("a", 1).await.unwrap();
     assert_eq!(console.read(&mut [0]).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_console_ends_in_order_before_its_desktop_is_suspended() {
+    let lab = Lab::new().await;
+    lab.run("a", &lab.fork("a", 1)).await.unwrap();
+    lab.wait_phase("a", Phase::Running).await;
+    let path = "/v1/desktops/a/console";
+    let console = lab.client.upgrade(path, "lyceum-console").await.unwrap();
+    let mut console = lyceum_console::relay::Relayed::new(console);
+    let taken = console.taken();
+    let mut version = [0; 12];
+    console.read_exact(&mut version).await.unwrap();
+    console.write_all(&version).await.unwrap();
+    let mut security = [0; 2];
+    console.read_exact(&mut security).await.unwrap();
+    assert_eq!(taken.get(), None);
+    lab.save("suspend", "a", 1, "s1").await.unwrap();
+    assert_eq!(console.read(&mut [0]).await.unwrap(), 0);
+    assert_eq!(taken.get(), Some(12), "the machine heard all of it");
+    assert_eq!(
+        code(lab.client.upgrade(path, "lyceum-console").await.map(drop)),
+        "state"
+    );
 }
 
 #[tokio::test]

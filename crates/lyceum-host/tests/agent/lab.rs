@@ -92,6 +92,8 @@ impl Lab {
             marks: Default::default(),
             starts: Some(4),
             cold_ready_ms: 600_000,
+            moves: 2,
+            migration: None,
             sample_ms: 50,
             user: None,
             simulated: true,

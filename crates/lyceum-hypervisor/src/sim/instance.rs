@@ -445,6 +445,7 @@ impl Instance for Machine {
         &self,
         _way: MoveWay,
         _bytes_per_second: Option<u64>,
+        before_still: Before,
         out: tokio::sync::mpsc::Sender<Vec<u8>>,
     ) -> Result<Sent, HypervisorError> {
         let _busy = self.busy.lock().await;
@@ -453,7 +454,8 @@ impl Instance for Machine {
             return Err(HypervisorError::State("it is being moved already".into()));
         }
         if self.world.fault(&self.request.desktop) == Some(Fault::NeverSent) {
-            std::future::pending::<()>().await;
+            out.closed().await;
+            return Err(HypervisorError::State("nobody takes it any more".into()));
         }
         let release = match &self.request.from {
             StartFrom::Fork { sealed }
@@ -475,6 +477,7 @@ impl Instance for Machine {
         let bytes = piece.len() as u64;
         tokio::time::sleep(Duration::from_millis(self.config.save_ms)).await;
         self.must_run()?;
+        before_still.await;
         let stood_still = Some(Instant::now());
         *self.standing() = Some(self.world.take_overs(&self.request.disk.top));
         self.keep(self.usable())?;

@@ -54,8 +54,11 @@ async fn ferry(
             }
         }
     };
-    let (sent, received, ()) =
-        tokio::join!(source.send(way, None, out), target.receive(input), carry);
+    let (sent, received, ()) = tokio::join!(
+        source.send(way, None, Box::pin(async {}), out),
+        target.receive(input),
+        carry
+    );
     (sent, received)
 }
 
