@@ -2,8 +2,7 @@
 
 use crate::bench;
 use crate::commands::{
-    audit, course, desktop, host, image, login, operation, session, settings, storage,
-    user,
+    audit, course, desktop, host, image, login, operation, plan, session, settings, storage, user,
 };
 use crate::doctor::DoctorArgs;
 use crate::exit;
@@ -76,6 +75,8 @@ pub enum Command {
     /// Measure what the classroom that runs reaches
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    /// What the planner would do with a cluster in a file; needs no classroom and does nothing
+    Plan(plan::PlanArgs),
     /// Work that takes time
     #[command(subcommand)]
     Operation(operation::OperationCommand),

@@ -108,6 +108,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Image(command) => commands::image::run(&context(global)?, command).await,
         Command::Course(command) => commands::course::run(&context(global)?, command).await,
         Command::Desktop(command) => commands::desktop::run(&context(global)?, command).await,
+        Command::Plan(args) => commands::plan::run(&args, global.json()),
         Command::User(command) => commands::user::run(&context(global)?, command).await,
         Command::Operation(command) => commands::operation::run(&context(global)?, command).await,
         Command::Audit(args) => commands::audit::run(&context(global)?, args).await,

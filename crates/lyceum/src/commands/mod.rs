@@ -8,6 +8,7 @@ pub mod image;
 pub mod import;
 pub mod login;
 pub mod operation;
+pub mod plan;
 pub mod roster;
 pub mod session;
 pub mod settings;
