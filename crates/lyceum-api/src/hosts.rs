@@ -123,6 +123,15 @@ pub struct Storage {
     pub slow: Option<TierUsage>,
     /// Both tiers are one file system.
     pub same_device: bool,
+    /// What a power cut of the file server may cost: `safe`, `data=writeback` or `nfs-async`.
+    pub durability: String,
+    /// How many desktops more there is room for, if they write what those did that are there.
+    #[serde(default)]
+    pub desktops_left: Option<u64>,
+    /// Bytes written to the fast tier's disks today (UTC).
+    pub fast_written_today: u64,
+    /// Bytes written to the slow tier's disks today (UTC).
+    pub slow_written_today: u64,
     /// Words for the page.
     pub warnings: Vec<String>,
 }

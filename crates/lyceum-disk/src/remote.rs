@@ -74,7 +74,10 @@ impl Remote {
             IpAddr::V6(address) => format!("[{address}]:{}", path.display()),
         };
         // Asked of the kernel's list only: looking at a mount whose server is silent hangs.
-        if let Some((_, found)) = mount::mounted()?.into_iter().rfind(|(mounted, _)| mounted == at) {
+        if let Some((_, found)) = mount::mounted()?
+            .into_iter()
+            .rfind(|(mounted, _)| mounted == at)
+        {
             if found == source {
                 return Ok(());
             }
@@ -141,7 +144,10 @@ mod tests {
         let said = check("fast", folder.path(), None).unwrap_err().to_string();
         assert!(said.contains("not the fast tier"), "{said}");
         std::fs::write(folder.path().join(MARKER), "{").unwrap();
-        assert!(matches!(check("fast", folder.path(), None), Err(DiskError::Damaged(_))));
+        assert!(matches!(
+            check("fast", folder.path(), None),
+            Err(DiskError::Damaged(_))
+        ));
         let text = format!("{{\"id\":\"{id}\",\"kind\":\"fast\"}}");
         std::fs::write(folder.path().join(MARKER), text).unwrap();
         check("fast", folder.path(), None).unwrap();

@@ -6,7 +6,7 @@ mod common;
 use common::qemu_img;
 use lyceum_disk::qemu_img::QemuImg;
 use lyceum_disk::{Cancel, DiskDriver, DiskError, Qcow2Driver, TierDirs, files, lock};
-use lyceum_model::{DeltaId, DiskRef, DraftId, OverlayId, ReleaseId};
+use lyceum_model::{DeltaId, DiskRef, DraftId, OverlayId, PointId, ReleaseId};
 use std::fs;
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -31,6 +31,7 @@ impl Tiers {
             "fast/drafts",
             "slow/overlays",
             "slow/deltas",
+            "slow/points",
         ] {
             fs::create_dir_all(folder.path().join(part)).unwrap();
         }
@@ -239,4 +240,93 @@ fn clones_are_quick() {
         .collect();
     times.sort();
     println!("clone: median {:?}, slowest {:?}", times[30], times[59]);
+}
+
+#[test]
+fn restore_points_keep_what_a_disk_was() {
+    let tiers = Tiers::new();
+    let overlay = OverlayId::new();
+    let driver = &tiers.driver;
+    let never = Cancel::new();
+    let disk = driver.clone_release(&tiers.release, &overlay).unwrap();
+    assert_eq!(driver.find(&overlay).unwrap(), disk);
+    let path = tiers.dirs.overlay(&overlay);
+    io(&path, "write -P 0x42 4k 4k");
+    let (one, two): (PointId, PointId) = ("p-1".parse().unwrap(), "p-2".parse().unwrap());
+    let taken = driver.take_point(&disk, &one, &never).unwrap();
+    io(&path, "write -P 0x43 4k 4k");
+    // Again: the same point, and not the disk of now.
+    assert_eq!(driver.take_point(&disk, &one, &never).unwrap(), taken);
+    driver.take_point(&disk, &two, &never).unwrap();
+    let listed = driver.points(&overlay).unwrap();
+    assert_eq!(
+        listed.iter().map(|p| &p.point).collect::<Vec<_>>(),
+        [&one, &two]
+    );
+    assert!(listed[0].bytes_on_disk > 0 && listed[0].taken <= listed[1].taken);
+
+    driver.restore_point(&disk, &one, &never).unwrap();
+    io(&path, "read -P 0x42 4k 4k");
+    driver.reset(&disk).unwrap();
+    io(&path, "read -P 0x41 4k 4k");
+    driver.restore_point(&disk, &two, &never).unwrap();
+    io(&path, "read -P 0x43 4k 4k");
+    assert!(driver.delete_point(&overlay, &one).unwrap());
+    assert!(!driver.delete_point(&overlay, &one).unwrap());
+    let gone = driver.restore_point(&disk, &one, &never);
+    assert!(matches!(gone, Err(DiskError::NotFound(_))), "{gone:?}");
+
+    // Cancelled work leaves nothing, and a disk without its release under it restores nothing.
+    let cancelled = Cancel::new();
+    cancelled.cancel();
+    let three: PointId = "p-3".parse().unwrap();
+    let _ = driver.take_point(&disk, &three, &cancelled);
+    let names = files::names(&tiers.dirs.points(&overlay)).unwrap();
+    assert!(names.iter().all(|name| !name.starts_with('.')), "{names:?}");
+
+    assert!(driver.delete(&disk).unwrap());
+    assert!(
+        driver.points(&overlay).unwrap().is_empty(),
+        "points outlived their disk"
+    );
+    let gone = driver.take_point(&disk, &two, &never);
+    assert!(matches!(gone, Err(DiskError::NotFound(_))), "{gone:?}");
+}
+
+#[test]
+fn an_exported_disk_needs_nothing_else() {
+    let tiers = Tiers::new();
+    let overlay = OverlayId::new();
+    let disk = tiers
+        .driver
+        .clone_release(&tiers.release, &overlay)
+        .unwrap();
+    io(&tiers.dirs.overlay(&overlay), "write -P 0x42 4k 4k");
+    let to = tiers.dirs.slow.join("exported.qcow2");
+    tiers.driver.export(&disk, &to, &Cancel::new()).unwrap();
+    fs::remove_dir_all(tiers.dirs.release(&tiers.release)).unwrap();
+    for command in [
+        "read -P 0x41 0 4k",
+        "read -P 0x42 4k 4k",
+        "read -P 0x41 8k 1016k",
+    ] {
+        io(&to, command);
+    }
+    let again = tiers.driver.export(&disk, &to, &Cancel::new());
+    assert!(matches!(again, Err(DiskError::NotFound(_))), "{again:?}");
+}
+
+#[test]
+fn a_disk_that_is_a_volume_is_not_this_driver_s() {
+    let tiers = Tiers::new();
+    let volume = DiskRef::LvmVolume {
+        overlay: OverlayId::new(),
+        release: tiers.release.clone(),
+    };
+    for refused in [
+        tiers.driver.usage(&volume).map(drop),
+        tiers.driver.reset(&volume),
+    ] {
+        assert!(matches!(refused, Err(DiskError::Invalid(_))), "{refused:?}");
+    }
 }

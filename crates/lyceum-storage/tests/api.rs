@@ -3,10 +3,13 @@
 
 mod common;
 
+use axum::body::Body;
 use axum::http::Method;
 use common::{Bench, image, io, iso, publish_request, try_io};
 use lyceum_model::DiskRef;
-use lyceum_proto::storage::{ImportOutcome, ImportStatus, Inventory, Published, StorageFacts};
+use lyceum_proto::storage::{
+    DiskPoint, ImportOutcome, ImportStatus, Inventory, OverlayFacts, Published, StorageFacts,
+};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -578,5 +581,75 @@ async fn sixty_overlays_at_once() {
     assert_eq!(
         bench.get::<Inventory>("/v1/inventory").await.overlays.len(),
         60
+    );
+}
+
+#[tokio::test]
+async fn restore_points_reset_and_export_of_a_disk() {
+    let bench = Bench::new().await;
+    let id = bench.release("d1", 0x41).await.release;
+    let body = json!({"release": id, "content": {"from": "empty"}});
+    let made: DiskRef = bench.put("/v1/overlays/o1", body).await;
+    let facts: OverlayFacts = bench.get("/v1/overlays/o1").await;
+    assert_eq!(facts.disk, made);
+    let path = bench.slow("overlays/o1.qcow2");
+    io(&path, "write -P 0x42 512k 64k");
+    let point: DiskPoint = bench.put("/v1/overlays/o1/points/p1", Value::Null).await;
+    io(&path, "write -P 0x43 512k 64k");
+    let listed: Vec<DiskPoint> = bench.get("/v1/overlays/o1/points").await;
+    assert_eq!(listed, [point]);
+
+    // One file that stands alone, and nothing of it stays here.
+    let (status, bytes) = bench
+        .ask(Method::GET, "/v1/overlays/o1/export", Body::empty())
+        .await;
+    assert!(status.is_success());
+    let alone = bench.folder.path().join("alone.qcow2");
+    std::fs::write(&alone, bytes).unwrap();
+    io(&alone, "read -P 0x43 512k 64k");
+    assert!(
+        std::fs::read_dir(bench.slow("uploads"))
+            .unwrap()
+            .next()
+            .is_none()
+    );
+
+    let post = |path: &'static str| bench.json::<Value>(Method::POST, path, Value::Null);
+    post("/v1/overlays/o1/points/p1/restore").await;
+    io(&path, "read -P 0x42 512k 64k");
+    post("/v1/overlays/o1/reset").await;
+    io(&path, "read -P 0x41 512k 64k");
+    post(Box::leak(
+        format!("/v1/releases/{id}/prepare").into_boxed_str(),
+    ))
+    .await;
+    bench.delete("/v1/overlays/o1/points/p1").await;
+    bench
+        .fails(
+            Method::POST,
+            "/v1/overlays/o1/points/p1/restore",
+            "",
+            404,
+            "not_found",
+        )
+        .await;
+    bench
+        .fails(Method::GET, "/v1/overlays/none", "", 404, "not_found")
+        .await;
+    bench
+        .fails(
+            Method::PUT,
+            "/v1/overlays/none/points/p1",
+            "",
+            404,
+            "not_found",
+        )
+        .await;
+    let _: DiskPoint = bench.put("/v1/overlays/o1/points/p2", Value::Null).await;
+    bench.delete("/v1/overlays/o1").await;
+    let listed: Vec<DiskPoint> = bench.get("/v1/overlays/o1/points").await;
+    assert!(
+        listed.is_empty(),
+        "restore points of a deleted disk: {listed:?}"
     );
 }

@@ -1787,14 +1787,31 @@ export interface components {
         };
         /** @description The file server. */
         Storage: {
+            /**
+             * Format: int64
+             * @description How many desktops more there is room for, if they write what those did that are there.
+             */
+            desktops_left?: number | null;
             /** @description Name of the disk driver. */
             driver: string;
+            /** @description What a power cut of the file server may cost: `safe`, `data=writeback` or `nfs-async`. */
+            durability: string;
             fast?: components["schemas"]["TierUsage"] | null;
+            /**
+             * Format: int64
+             * @description Bytes written to the fast tier's disks today (UTC).
+             */
+            fast_written_today: number;
             /** @description Whether its agent is heard. */
             online: boolean;
             /** @description Both tiers are one file system. */
             same_device: boolean;
             slow?: components["schemas"]["TierUsage"] | null;
+            /**
+             * Format: int64
+             * @description Bytes written to the slow tier's disks today (UTC).
+             */
+            slow_written_today: number;
             /** @description Words for the page. */
             warnings: string[];
         };

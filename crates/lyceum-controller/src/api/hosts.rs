@@ -10,7 +10,7 @@ use lyceum_api::ApiError;
 use lyceum_api::hosts::{Host, HostPatch, HostState, Storage};
 use lyceum_model::HostId;
 use lyceum_proto::host::HostFacts;
-use lyceum_proto::storage::StorageFacts;
+use lyceum_proto::storage::{StorageFacts, WrittenDay};
 use lyceum_store::agents::Agent;
 use lyceum_store::desktops::Desktop;
 use lyceum_store::{agents, desktops};
@@ -120,6 +120,32 @@ async fn patch(
     Ok(Json(shown(&app, find().await?, &all, settings.overcommit)))
 }
 
+const DAY_MS: i64 = 86_400_000;
+
+/// What the file server's own watch has to say.
+fn strain(facts: &StorageFacts) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if !facts.paused.is_empty() {
+        warnings.push(format!(
+            "{} desktops stand still, because the slow tier has nothing left to extend their disks with: delete what is not needed, or add a disk; they then go on, and nothing is lost",
+            facts.paused.len()
+        ));
+    }
+    if !facts.lost.is_empty() {
+        warnings.push(format!(
+            "the disks of {} desktops are lost, because their snapshots became full: reset those desktops, or restore restore points",
+            facts.lost.len()
+        ));
+    }
+    if !matches!(facts.durability.as_str(), "" | "safe") {
+        warnings.push(format!(
+            "the file server runs with {}: a power cut may lose what desktops have stored (docs/durability.md)",
+            facts.durability
+        ));
+    }
+    warnings
+}
+
 /// The file server.
 #[utoipa::path(get, path = "/storage", tag = "hosts",
     responses((status = 200, body = Storage), (status = "default", body = ApiError)))]
@@ -149,9 +175,22 @@ async fn storage(State(app): State<App>, actor: Actor) -> Result<Json<Storage>, 
                 ));
             }
         }
+        warnings.extend(strain(facts));
     }
+    let today = |days: fn(&StorageFacts) -> &Vec<WrittenDay>| {
+        let last = facts.as_ref().and_then(|f| days(f).last());
+        last.filter(|day| now - day.day < DAY_MS)
+            .map_or(0, |day| day.bytes)
+    };
     Ok(Json(Storage {
         online,
+        durability: facts
+            .as_ref()
+            .map(|f| f.durability.clone())
+            .unwrap_or_default(),
+        desktops_left: facts.as_ref().and_then(|f| f.desktops_left),
+        fast_written_today: today(|f| &f.fast_written),
+        slow_written_today: today(|f| &f.slow_written),
         driver: facts.as_ref().map(|f| f.driver.clone()).unwrap_or_default(),
         fast: facts.as_ref().map(|f| f.fast),
         slow: facts.as_ref().map(|f| f.slow),

@@ -12,7 +12,7 @@ use lyceum_proto::code;
 use lyceum_proto::host::{
     IdentityRequest, NicRequest, ObservedDesktop, RunRequest, SaveRequest, StartMode, StopRequest,
 };
-use lyceum_proto::storage::{OverlayContent, OverlayRequest};
+use lyceum_proto::storage::{OverlayContent, OverlayFacts, OverlayRequest};
 use lyceum_store::desktops::{self, Desktop, Owner, Source};
 use lyceum_store::{StoreError, Tx, operations};
 use serde::de::IgnoredAny;
@@ -265,11 +265,14 @@ async fn make_disk(app: &App, d: &Desktop) -> Result<DiskRef, StepError> {
     };
     let own =
         matches!(d.source, Source::Resume) || d.source == Source::Cold && d.started_by.is_some();
+    let storage = app.agents.storage().await?;
     if own {
-        return Ok(DiskRef::Qcow2Overlay {
-            overlay: overlay.clone(),
-            release: release.clone(),
-        });
+        // What kind of disk it is only the storage agent knows.
+        let found: OverlayFacts = storage
+            .get(&format!("/v1/overlays/{overlay}"))
+            .await
+            .map_err(AgentError::from)?;
+        return Ok(found.disk);
     }
     let content = match (&d.source, &d.hand_out_delta) {
         (Source::HandOut, Some(delta)) => OverlayContent::Delta {
@@ -277,7 +280,6 @@ async fn make_disk(app: &App, d: &Desktop) -> Result<DiskRef, StepError> {
         },
         _ => OverlayContent::Empty,
     };
-    let storage = app.agents.storage().await?;
     Ok(storage
         .put(
             &format!("/v1/overlays/{overlay}"),

@@ -177,61 +177,65 @@ impl LvmDriver {
     }
 
     /// Says in time that there is no room for another desktop's writes.
-    fn need_room(&self, what: &str) -> Result<(), DiskError> {
-        if self.thin() {
-            let Some(pool) = self.group.volume(POOL)? else {
-                return Err(DiskError::Damaged(
-                    "the thin pool is gone from the volume group: restore the group's metadata (vgcfgrestore --list)".into(),
-                ));
-            };
-            let free = self.group.free(Tier::Slow, self.config.slow_layout)?;
-            let left = pool.size.saturating_sub(pool.used()).saturating_add(free);
-            let metadata_full = pool.metadata_percent.unwrap_or(0.0) > 90.0;
-            if left < self.config.headroom_bytes || metadata_full {
-                return Err(DiskError::Full {
-                    what: format!(
-                        "{what}: {} are left in the pool and for it, and {} must be{}",
-                        crate::inspect::size(left),
-                        crate::inspect::size(self.config.headroom_bytes),
-                        if metadata_full {
-                            "; its metadata is nearly full"
-                        } else {
-                            ""
-                        },
-                    ),
-                });
+    fn need_room(&self, volumes: &[Lv], what: &str) -> Result<(), DiskError> {
+        let headroom = self.config.headroom_bytes;
+        let free = || self.group.free(Tier::Slow, self.config.slow_layout);
+        if !self.thin() {
+            let (first, free) = (self.first_store(), free()?);
+            if free >= first {
+                return Ok(());
             }
-            return Ok(());
-        }
-        let free = self.group.free(Tier::Slow, self.config.slow_layout)?;
-        if free < self.first_store() {
             return Err(DiskError::Full {
                 what: format!(
                     "{what}: a snapshot begins with a store of {}, and the slow disks have {} free",
-                    crate::inspect::size(self.first_store()),
+                    crate::inspect::size(first),
                     crate::inspect::size(free)
                 ),
             });
         }
-        Ok(())
+        let pool = volumes
+            .iter()
+            .find(|lv| lv.name == POOL)
+            .ok_or_else(super::watch::no_pool)?;
+        let metadata_full = pool.metadata_percent.unwrap_or(0.0) > 90.0;
+        let mut left = pool.size.saturating_sub(pool.used());
+        if left < headroom {
+            left = left.saturating_add(free()?);
+        }
+        if left >= headroom && !metadata_full {
+            return Ok(());
+        }
+        Err(DiskError::Full {
+            what: format!(
+                "{what}: {} are left in the pool and for it, and {} must be{}",
+                crate::inspect::size(left),
+                crate::inspect::size(headroom),
+                if metadata_full {
+                    "; its metadata is nearly full"
+                } else {
+                    ""
+                },
+            ),
+        })
     }
 
-    /// A new snapshot of a release's origin, under a name of its own.
+    /// A new snapshot of a release's origin, under a name of its own; its identity for NFS.
     pub(super) fn snapshot(
         &self,
         name: &str,
         release: &ReleaseId,
         more_tags: &[String],
-    ) -> Result<(), DiskError> {
+    ) -> Result<uuid::Uuid, DiskError> {
+        let fsid = uuid::Uuid::new_v4();
         let mut tags = vec![
             format!("{RELEASE_TAG}={release}"),
-            format!("{FSID_TAG}={}", uuid::Uuid::new_v4()),
+            format!("{FSID_TAG}={fsid}"),
         ];
         tags.extend(more_tags.iter().cloned());
         let origin = self.group.path(&origin_volume(release));
         let pool = self.group.path(POOL);
         let size = format!("{}b", self.first_store());
-        let disks = self.group.physical(Tier::Slow)?.len().to_string();
+        let disks;
         let mut arguments = vec!["--yes", "-n", name];
         for tag in &tags {
             arguments.extend(["--addtag", tag.as_str()]);
@@ -240,17 +244,38 @@ impl LvmDriver {
             arguments.extend(["--type", "thin", "-kn", "--thinpool", &pool, &origin]);
         } else {
             arguments.extend(["-s", "-c", CHUNK, "-L", &size]);
-            if self.config.slow_layout == Layout::Striped && disks != "1" {
-                arguments.extend(["-i", &disks]);
+            if self.config.slow_layout == Layout::Striped {
+                disks = self.group.physical(Tier::Slow)?.len().to_string();
+                if disks != "1" {
+                    arguments.extend(["-i", &disks]);
+                }
             }
             arguments.extend([origin.as_str(), "@lyceum.slow"]);
         }
         self.group
-            .change("can't make a snapshot", "lvcreate", &arguments)
+            .change("can't make a snapshot", "lvcreate", &arguments)?;
+        Ok(fsid)
     }
 
     /// Mounts a desktop's volume and shows it, if that is not done.
     pub(super) fn attach(&self, overlay: &OverlayId, lv: &Lv) -> Result<(), DiskError> {
+        if lv.invalid {
+            return Err(lost(overlay));
+        }
+        if !lv.active {
+            self.group.activate(Some(&lv.name))?;
+        }
+        let fsid = tag(lv, FSID_TAG).and_then(|id| id.parse().ok());
+        self.attach_active(overlay, &lv.name, fsid.unwrap_or_default())
+    }
+
+    /// The same for a volume that is known to be active.
+    fn attach_active(
+        &self,
+        overlay: &OverlayId,
+        name: &str,
+        fsid: uuid::Uuid,
+    ) -> Result<(), DiskError> {
         let at = self.place(overlay);
         match fs::create_dir(&at) {
             Ok(()) => {}
@@ -260,22 +285,15 @@ impl LvmDriver {
         fs::set_permissions(&at, fs::Permissions::from_mode(0o711))
             .on("can't set the rights of", &at)?;
         if !mount::is_mounted(&at)? {
-            if lv.invalid {
-                return Err(lost(overlay));
-            }
-            if !lv.active {
-                self.group.activate(Some(&lv.name))?;
-            }
             mount::mount(
-                &self.group.device(&lv.name),
+                &self.group.device(name),
                 &at,
                 self.config.ext4_data,
                 false,
                 self.thin(),
             )?;
         }
-        let fsid = tag(lv, FSID_TAG).and_then(|id| id.parse().ok());
-        self.show.show(overlay, &at, fsid.unwrap_or_default())
+        self.show.show(overlay, &at, fsid)
     }
 
     /// Hides and unmounts a desktop's volume, if it is mounted. The volume stays.
@@ -338,34 +356,40 @@ impl LvmDriver {
         fill: Option<&Path>,
     ) -> Result<DiskRef, DiskError> {
         let name = disk_volume(overlay);
-        if let Some(lv) = self.group.volume(&name)? {
-            if tag(&lv, RELEASE_TAG) != Some(release.as_str()) {
+        // Asked once: every question is a program that looks at all disks.
+        let volumes = self.group.volumes()?;
+        if let Some(lv) = volumes.iter().find(|lv| lv.name == name) {
+            if tag(lv, RELEASE_TAG) != Some(release.as_str()) {
                 return Err(DiskError::Invalid(format!(
                     "the volume of {overlay} exists and lies over another release than {release}: delete it first"
                 )));
             }
-            self.attach(overlay, &lv)?;
+            self.attach(overlay, lv)?;
         } else {
-            self.prepare_release(release, cancel)?;
-            self.need_room(&format!("can't make the disk {overlay}"))?;
+            let origin = origin_volume(release);
+            if !volumes.iter().any(|lv| lv.name == origin) {
+                self.prepare_release(release, cancel)?;
+            }
+            self.need_room(&volumes, &format!("can't make the disk {overlay}"))?;
             let temp_name = format!("{TEMP}{name}");
-            let mut temp = TempVolume::new(&self.group, temp_name.clone());
-            match fill {
-                None => {
-                    temp.name = Some(name.clone());
-                    self.snapshot(&name, release, &[])?;
-                }
+            let mut temp = TempVolume::new(&self.group, name.clone());
+            let fsid = match fill {
+                None => self.snapshot(&name, release, &[])?,
                 Some(from) => {
-                    self.snapshot(&temp_name, release, &[])?;
+                    temp.name = Some(temp_name.clone());
+                    let fsid = self.snapshot(&temp_name, release, &[])?;
                     let at = self.mount_temp(&mut temp, &temp_name, false)?;
                     super::points::copy_differences(from, &at.join(layout::VOLUME_DISK), cancel)?;
                     temp.unmount()?;
                     self.group.rename(&temp_name, &name)?;
                     temp.name = Some(name.clone());
+                    fsid
                 }
+            };
+            if let Err(error) = self.attach_active(overlay, &name, fsid) {
+                self.detach(overlay)?;
+                return Err(error);
             }
-            let lv = self.group.volume(&name)?.ok_or_else(|| no_disk(overlay))?;
-            self.attach(overlay, &lv)?;
             temp.keep()?;
         }
         Ok(DiskRef::LvmVolume {
@@ -684,7 +708,8 @@ impl DiskDriver for LvmDriver {
         point: &PointId,
         cancel: &Cancel,
     ) -> Result<Point, DiskError> {
-        self.need_room(&format!("can't keep the restore point {point}"))?;
+        let volumes = self.group.volumes()?;
+        self.need_room(&volumes, &format!("can't keep the restore point {point}"))?;
         self.take(disk, point, cancel)
     }
 

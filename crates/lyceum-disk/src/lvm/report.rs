@@ -298,7 +298,10 @@ mod tests {
             ("\"12.50\"", "\"much\""),
             ("\"12.50\"", "\"nan\""),
             ("\"lv_active\"", "\"lv_else\""),
-            ("\"lv_snapshot_invalid\":\"\"", "\"lv_snapshot_invalid\":\"maybe\""),
+            (
+                "\"lv_snapshot_invalid\":\"\"",
+                "\"lv_snapshot_invalid\":\"maybe\"",
+            ),
             ("\"origin\":\"r.x\",", ""),
             ("\"report\"", "\"answer\""),
         ] {

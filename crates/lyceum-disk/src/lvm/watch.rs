@@ -17,6 +17,12 @@ const POOL_CHUNK: &str = "64k";
 /// How long a full pool keeps writes waiting before it fails them: for ever.
 const NO_SPACE_TIMEOUT: &str = "/sys/module/dm_thin_pool/parameters/no_space_timeout";
 
+pub(super) fn no_pool() -> DiskError {
+    DiskError::Damaged(
+        "the thin pool is gone from the volume group: restore the group's metadata (vgcfgrestore --list)".into(),
+    )
+}
+
 impl LvmDriver {
     /// Makes the pool if it is not there yet: data on the slow disks, metadata on the fast ones.
     pub(super) fn open_pool(&self) -> Result<(), DiskError> {
@@ -200,9 +206,7 @@ impl LvmDriver {
 
     fn watch_pool(&self, volumes: &[Lv], done: &mut Vec<Tended>) -> Result<(), DiskError> {
         let Some(pool) = volumes.iter().find(|lv| lv.name == POOL) else {
-            return Err(DiskError::Damaged(
-                "the thin pool is gone from the volume group: restore the group's metadata (vgcfgrestore --list)".into(),
-            ));
+            return Err(no_pool());
         };
         let group = &self.group;
         let desktops: Vec<OverlayId> = volumes.iter().filter_map(overlay_of).collect();

@@ -68,6 +68,13 @@ fn text(s: &Status) -> String {
             }
         }
         out.push_str(&table.render());
+        out.push_str(&format!(
+            "disks: {}, durability {}; written today: fast {}, slow {}\n",
+            plain(&storage.driver),
+            plain(&storage.durability),
+            bytes(storage.fast_written_today),
+            bytes(storage.slow_written_today)
+        ));
         for warning in &storage.warnings {
             out.push_str(&format!("{}\n", plain(warning)));
         }

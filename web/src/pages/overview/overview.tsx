@@ -103,7 +103,7 @@ function Factor({ hosts }: { hosts: Host[] }) {
   return memory.desktops > 0 && memory.realMib > 0 ? <span className="factor">{t.overview.memorySaved(memory.factor.toFixed(memory.factor < 10 ? 1 : 0))}</span> : null;
 }
 
-function Tier({ name, hint, usage }: { name: string; hint: string; usage: TierUsage }) {
+function Tier({ name, hint, usage, written }: { name: string; hint: string; usage: TierUsage; written: number }) {
   const { t } = useWords();
   const text = t.overview.used(bytes(usage.used_bytes), bytes(usage.free_bytes));
   const free = usage.total_bytes > 0 ? usage.free_bytes / usage.total_bytes : 1;
@@ -113,7 +113,9 @@ function Tier({ name, hint, usage }: { name: string; hint: string; usage: TierUs
         <strong>{name}</strong> <span className="muted">{hint}</span>
       </p>
       <Meter label={name} value={usage.total_bytes - usage.free_bytes} max={usage.total_bytes} text={text} tone={free < 0.05 ? "bad" : free < 0.15 ? "warn" : "info"} />
-      <p className="muted num">{text}</p>
+      <p className="muted num">
+        {text} · {t.overview.writtenToday(bytes(written))}
+      </p>
     </div>
   );
 }
@@ -122,10 +124,12 @@ function Tiers({ storage }: { storage: Storage }) {
   const { t } = useWords();
   return (
     <>
-      {storage.fast && <Tier name={t.overview.fast} hint={t.overview.fastHint} usage={storage.fast} />}
-      {storage.slow && <Tier name={t.overview.slow} hint={t.overview.slowHint} usage={storage.slow} />}
+      {storage.fast && <Tier name={t.overview.fast} hint={t.overview.fastHint} usage={storage.fast} written={storage.fast_written_today} />}
+      {storage.slow && <Tier name={t.overview.slow} hint={t.overview.slowHint} usage={storage.slow} written={storage.slow_written_today} />}
       <p className="muted">
         {t.overview.driver}: {storage.driver}
+        {storage.durability && ` · ${t.overview.durability}: ${storage.durability}`}
+        {typeof storage.desktops_left === "number" && ` · ${t.overview.desktopsLeft(storage.desktops_left)}`}
         {storage.same_device && ` · ${t.overview.sameDevice}`}
       </p>
     </>

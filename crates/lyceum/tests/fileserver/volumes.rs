@@ -1,0 +1,338 @@
+//! Volumes: a desktop's disk from its making to its end, with either kind of snapshots.
+
+use crate::guest::{Disk, Guest};
+use crate::server::{Agent, Lab, disk, disks, file_server, start, stop};
+use lyceum_proto::storage::{DiskPoint, Inventory};
+use serde_json::Value;
+use std::path::Path;
+use std::time::Instant;
+
+pub const SLOW: &str = "/srv/lyceum/slow";
+
+/// Runs commands of qemu-io on a disk; all must succeed, and patterns be found.
+#[track_caller]
+pub fn io(guest: &Guest, file: &str, commands: &[&str]) {
+    let commands: Vec<String> = commands.iter().map(|c| format!("-c '{c}'")).collect();
+    let said = guest.run(&format!("qemu-io -f qcow2 {} {file}", commands.join(" ")));
+    assert!(!said.contains("verification failed"), "{file}: {said}");
+}
+
+/// Sets a new file server up as a person would.
+pub fn init(guest: &Guest, more: &str) {
+    guest.run(&format!(
+        "/opt/payload/lyceum storage init --listen 10.0.2.15:8471 --headroom-mib 64 {more} --yes"
+    ));
+    // Nothing here is as large as what is kept free on real disks.
+    guest.run("sed -i 's/^reserve_bytes.*/reserve_bytes = 1048576/' /etc/lyceum/storage.toml");
+}
+
+fn at(overlay: &str) -> String {
+    disk(Path::new(SLOW), overlay)
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+#[test]
+#[ignore = "make test-storage"]
+fn thin_snapshots() {
+    life("lvm-thin");
+}
+
+#[test]
+#[ignore = "make test-storage"]
+fn classic_snapshots() {
+    life("lvm-classic");
+}
+
+fn life(driver: &str) {
+    let lab = Lab::new();
+    let mut plan = file_server(disks(1536, 3072));
+    plan.disks.push(Disk {
+        name: "old0",
+        megabytes: 64,
+        rotational: true,
+    });
+    let guest = lab.boot(plan.clone());
+    guest.run("mke2fs -q -t ext4 /dev/disk/by-id/*old0 && udevadm settle");
+
+    // Nothing is touched without a word, and a disk with data only when it is named.
+    let shown = guest.run("/opt/payload/lyceum storage init --driver lvm-thin");
+    assert!(shown.contains("nothing was changed"), "{shown}");
+    assert!(shown.contains("left alone: it holds ext4"), "{shown}");
+    assert_eq!(guest.run("pvs --noheadings | wc -l"), "0");
+    let refused = guest
+        .try_run("/opt/payload/lyceum storage init --slow $(realpath /dev/disk/by-id/*old0) --yes");
+    assert!(
+        refused.status != 0 && refused.text.contains("--erase"),
+        "{}",
+        refused.text
+    );
+    init(&guest, &format!("--driver {driver}"));
+    let again = guest.try_run("/opt/payload/lyceum storage init --yes");
+    assert!(
+        again.status != 0 && again.text.contains("set up already"),
+        "{}",
+        again.text
+    );
+    let mut agent = start(&lab, &guest);
+    // Another agent does not get the same tiers.
+    guest.run("sed -e 's/:8471/:8472/' -e 's#^state_dir.*#state_dir = \"/var/lib/other\"#' /etc/lyceum/storage.toml >/tmp/other.toml; cp -r /opt/payload/identity /var/lib/other");
+    let second = guest.try_run("timeout 60 /opt/payload/lyceum storage --config /tmp/other.toml");
+    assert!(
+        second.status != 0 && second.text.contains("another storage agent"),
+        "{}",
+        second.text
+    );
+
+    let release = agent.release("d", 8);
+    let () = agent.post(&format!("/v1/releases/{release}/prepare"), Value::Null);
+    let mut times = Vec::new();
+    for n in 0..20 {
+        let began = Instant::now();
+        agent.clone_release(&release, &format!("o-{n}"));
+        times.push(began.elapsed().as_secs_f64());
+    }
+    eprintln!(
+        "{driver}: clone of a desktop's disk, 20 times: median {:.2} s",
+        median(times)
+    );
+    // The same again is the same, and over another release refused.
+    agent.clone_release(&release, "o-0");
+    let other = agent.release("e", 4);
+    assert_eq!(
+        agent.try_clone(&other, "o-0").unwrap_err().code(),
+        Some("invalid")
+    );
+
+    own_writes(&agent, &guest);
+    points(&agent, &guest);
+    in_use(&agent, &guest);
+
+    // The origin is not taken from under its snapshots.
+    let refused = agent
+        .try_delete(&format!("/v1/releases/{release}"))
+        .unwrap_err();
+    assert_eq!(refused.code(), Some("in_use"), "{refused}");
+    io(&guest, &at("o-19"), &["read -P 0x41 0 8M"]);
+
+    full(&agent, &guest, driver);
+
+    // A crash of the agent, and a power cut after which the disks have other names.
+    io(&guest, &at("o-7"), &["write -P 0x77 1M 64k", "flush"]);
+    stop(&guest, "KILL");
+    agent = start(&lab, &guest);
+    io(&guest, &at("o-7"), &["read -P 0x77 1M 64k"]);
+    agent.delete("/v1/overlays/o-19");
+    let before = agent.get::<Inventory>("/v1/inventory");
+    assert_eq!(before.overlays.len(), 19);
+    let names = guest.run("realpath /dev/disk/by-id/*ssd0");
+    guest.run("sync");
+    guest.cut();
+    plan.disks.reverse();
+    let guest = lab.boot(plan);
+    assert_ne!(
+        guest.run("realpath /dev/disk/by-id/*ssd0"),
+        names,
+        "the names stayed"
+    );
+    agent = start(&lab, &guest);
+    let after = agent.get::<Inventory>("/v1/inventory");
+    let ids = |inventory: &Inventory| {
+        inventory
+            .overlays
+            .iter()
+            .map(|(id, _)| id.clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(ids(&after), ids(&before));
+    io(
+        &guest,
+        &at("o-7"),
+        &["read -P 0x77 1M 64k", "read -P 0x41 0 1M"],
+    );
+    assert!(
+        agent.facts().slow_written.iter().any(|day| day.bytes > 0),
+        "nothing was counted"
+    );
+
+    for n in 0..19 {
+        agent.delete(&format!("/v1/overlays/o-{n}"));
+    }
+    agent.delete(&format!("/v1/releases/{release}"));
+    let left = guest.run("lvs --noheadings -o lv_name lyceum");
+    assert!(
+        !left.contains("d.o.") && !left.contains(&format!("r.{release}")),
+        "{left}"
+    );
+    assert_eq!(guest.run(&format!("ls {SLOW}/volumes | wc -l")), "0");
+}
+
+fn own_writes(agent: &Agent, guest: &Guest) {
+    io(
+        guest,
+        &at("o-0"),
+        &["read -P 0x41 0 8M", "write -P 0x42 4k 256k", "flush"],
+    );
+    io(guest, &at("o-1"), &["read -P 0x41 0 8M"]);
+    let facts = agent.overlay("o-0");
+    assert_eq!(facts.virtual_bytes, 32 << 20);
+    assert!(facts.bytes_on_disk < 4 << 20, "{facts:?}");
+    let refused = agent.try_put::<Value>("/v1/overlays/o-0/points/BAD", Value::Null);
+    assert!(refused.is_err());
+}
+
+fn points(agent: &Agent, guest: &Guest) {
+    let point: DiskPoint = agent.put("/v1/overlays/o-0/points/p-1", Value::Null);
+    io(
+        guest,
+        &at("o-0"),
+        &["write -P 0x43 4k 256k", "write -P 0x44 20M 1M", "flush"],
+    );
+    let later: DiskPoint = agent.put("/v1/overlays/o-0/points/p-2", Value::Null);
+    assert!(later.taken >= point.taken);
+    let list: Vec<DiskPoint> = agent.get("/v1/overlays/o-0/points");
+    assert_eq!(
+        list.iter().map(|p| p.point.as_str()).collect::<Vec<_>>(),
+        ["p-1", "p-2"]
+    );
+    let restore = |point: &str| {
+        let began = Instant::now();
+        let () = agent.post(
+            &format!("/v1/overlays/o-0/points/{point}/restore"),
+            Value::Null,
+        );
+        eprintln!("restored in {:.2} s", began.elapsed().as_secs_f64());
+    };
+    restore("p-1");
+    io(
+        guest,
+        &at("o-0"),
+        &["read -P 0x42 4k 256k", "read -P 0 20M 1M"],
+    );
+    // Undone: the later one is there still.
+    restore("p-2");
+    io(
+        guest,
+        &at("o-0"),
+        &["read -P 0x43 4k 256k", "read -P 0x44 20M 1M"],
+    );
+    let () = agent.post("/v1/overlays/o-0/reset", Value::Null);
+    io(
+        guest,
+        &at("o-0"),
+        &["read -P 0x41 0 8M", "read -P 0 20M 1M"],
+    );
+    restore("p-1");
+    io(guest, &at("o-0"), &["read -P 0x42 4k 256k"]);
+    agent.delete("/v1/overlays/o-0/points/p-1");
+    agent.delete("/v1/overlays/o-0/points/p-1");
+    io(guest, &at("o-0"), &["read -P 0x42 4k 256k"]);
+    let gone = agent
+        .try_post::<()>("/v1/overlays/o-0/points/p-1/restore", Value::Null)
+        .unwrap_err();
+    assert_eq!(gone.code(), Some("not_found"), "{gone}");
+    // Another desktop's point is not this one's.
+    let wrong = agent
+        .try_post::<()>("/v1/overlays/o-1/points/p-2/restore", Value::Null)
+        .unwrap_err();
+    assert_eq!(wrong.code(), Some("not_found"), "{wrong}");
+}
+
+fn in_use(agent: &Agent, guest: &Guest) {
+    // A machine that has the disk open.
+    guest.run(&format!(
+        "mkfifo /tmp/hold; (qemu-io -f qcow2 {} </tmp/hold >/tmp/held 2>&1 &) ; exec 5>/tmp/hold; echo 'write -P 0x45 0 4k' >&5; until grep -q wrote /tmp/held; do sleep 0.2; done; (sleep 600 >&5 2>/dev/null & echo $! >/tmp/holder)",
+        at("o-2")
+    ));
+    for (what, done) in [
+        (
+            "reset",
+            agent.try_post::<()>("/v1/overlays/o-2/reset", Value::Null),
+        ),
+        (
+            "point",
+            agent
+                .try_put::<Value>("/v1/overlays/o-2/points/p-9", Value::Null)
+                .map(drop),
+        ),
+    ] {
+        let error = done.expect_err(what);
+        assert_eq!(error.code(), Some("in_use"), "{what}: {error}");
+    }
+    guest.run("kill $(cat /tmp/holder)");
+    guest.until("! pgrep qemu-io");
+    let () = agent.post("/v1/overlays/o-2/reset", Value::Null);
+    io(guest, &at("o-2"), &["read -P 0x41 0 8M"]);
+}
+
+/// The slow disks are nearly full: desktops stand still before anything is lost, and go on when
+/// there is room.
+fn full(agent: &Agent, guest: &Guest, driver: &str) {
+    // What is left goes to somebody else, but for a few extents.
+    guest.run(
+        "free=$(pvs --noheadings --units b --nosuffix -o pv_free,pv_tags | awk '/slow/{print int($1)}')
+         lvcreate --yes -n filler -L $((free - 8*4194304))b lyceum @lyceum.slow",
+    );
+    let refused = (0..40).find_map(|n| {
+        agent
+            .try_clone(&refuse_release(agent), &format!("x-{n}"))
+            .err()
+    });
+    if driver == "lvm-classic" {
+        let refused = refused.expect("a clone was made although nothing is left");
+        assert_eq!(refused.code(), Some("tier_full"), "{refused}");
+    }
+    for n in 0..40 {
+        let _ = agent.try_delete(&format!("/v1/overlays/x-{n}"));
+    }
+    // Desktops that write and write, all of them at once.
+    guest.run(&format!(
+        "for n in 3 4 5 6 8 9 10 11; do
+           (for round in 1 2 3; do qemu-io -f qcow2 -c \"write -P 0x6$((n % 10)) 8M 20M\" -c flush {SLOW}/volumes/o-$n/disk.qcow2; done >/tmp/w-$n 2>&1; echo over >>/tmp/w-$n) >/dev/null 2>&1 &
+         done"
+    ));
+    let began = Instant::now();
+    let paused = loop {
+        let facts = agent.facts();
+        assert!(facts.lost.is_empty(), "{facts:?}");
+        if !facts.paused.is_empty() {
+            break facts.paused;
+        }
+        let over = guest.run("grep -l over /tmp/w-* 2>/dev/null | wc -l || true");
+        if over == "8" {
+            break Vec::new();
+        }
+        assert!(began.elapsed() < crate::guest::PATIENCE);
+    };
+    eprintln!(
+        "{driver}: {} stood still, with {}",
+        paused.len(),
+        guest.run("lvs --noheadings -o lv_name,data_percent lyceum | tr -s ' \\n' ' '")
+    );
+    assert!(!paused.is_empty(), "nobody was stopped");
+    guest.run("lvremove --yes lyceum/filler");
+    guest.until("[ $(grep -l over /tmp/w-* | wc -l) = 8 ]");
+    let began = Instant::now();
+    while !agent.facts().paused.is_empty() {
+        assert!(began.elapsed() < crate::guest::PATIENCE);
+    }
+    for n in [3, 4, 5, 6, 8, 9, 10, 11] {
+        let said = guest.run(&format!("cat /tmp/w-{n}"));
+        assert!(!said.contains("failed") && !said.contains("rror"), "{said}");
+        let pattern = format!("read -P 0x6{} 8M 20M", n % 10);
+        io(
+            guest,
+            &at(&format!("o-{n}")),
+            &[&pattern, "read -P 0x41 0 8M"],
+        );
+    }
+    assert!(agent.facts().lost.is_empty());
+}
+
+/// The release that o-1 lies over.
+fn refuse_release(agent: &Agent) -> String {
+    agent.overlay("o-1").disk.release().unwrap().to_string()
+}
