@@ -56,3 +56,36 @@ export function settled(page: Page): Promise<Picture> {
     return quiet >= 4 ? now : null;
   });
 }
+
+/** Looks at every frame that the browser shows of the console, until [`recorded`] is called. */
+export async function record(page: Page): Promise<void> {
+  await page.evaluate(() => {
+    const small = document.createElement("canvas");
+    [small.width, small.height] = [160, 100];
+    const context = small.getContext("2d", { willReadFrequently: true });
+    const film = { frames: 0, blank: 0, on: true };
+    (window as unknown as { film: typeof film }).film = film;
+    const look = () => {
+      if (!film.on || !context) return;
+      const shown = [...document.querySelectorAll<HTMLCanvasElement>(".console-frozen, .console-screen canvas")].filter((c) => !c.hidden && c.width > 0);
+      context.clearRect(0, 0, 160, 100);
+      for (const canvas of shown) context.drawImage(canvas, 0, 0, 160, 100);
+      const { data } = context.getImageData(0, 0, 160, 100);
+      let lit = 0;
+      for (let i = 0; i < data.length; i += 4) if (Math.max(data[i] ?? 0, data[i + 1] ?? 0, data[i + 2] ?? 0) > 12) lit += 1;
+      film.frames += 1;
+      if (lit < 5) film.blank += 1;
+      requestAnimationFrame(look);
+    };
+    requestAnimationFrame(look);
+  });
+}
+
+/** How many frames were seen, and how many of them showed nothing. Fails when the page was loaded anew. */
+export async function recorded(page: Page): Promise<{ frames: number; blank: number }> {
+  return page.evaluate(() => {
+    const { film } = window as unknown as { film: { frames: number; blank: number; on: boolean } };
+    film.on = false;
+    return { frames: film.frames, blank: film.blank };
+  });
+}

@@ -117,11 +117,32 @@ pub struct HandOut {
     pub users: Option<Vec<UserId>>,
 }
 
+/// How one wants to look at a desktop.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct ConsoleQuery {
+    /// Only watch: keys, clicks and clipboard of this viewer go nowhere.
+    pub view_only: Option<bool>,
+}
+
 /// A ticket for the console WebSocket `GET /api/v1/console/{ticket}`; works once, for 30 s.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ConsoleTicket {
     /// The secret.
     pub ticket: String,
+    /// Until when.
+    pub expires: UnixMillis,
+}
+
+/// What a native VNC viewer connects with; works once.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct NativeViewer {
+    /// Port of the controller, at the address of the page.
+    pub port: u16,
+    /// Name to sign in with.
+    pub user: String,
+    /// The one-time password.
+    pub password: String,
     /// Until when.
     pub expires: UnixMillis,
 }

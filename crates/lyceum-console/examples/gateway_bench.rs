@@ -459,8 +459,14 @@ async fn bench(args: &[String]) -> Result<(), AnyError> {
     let gateway = part(&["serve", &to])?;
     let (d50, d99) = direct(machine.1, 1000).await?;
     let (g50, g99) = latency(gateway.1, 1000).await?;
-    println!("key press to picture, us: direct p50 {d50:.0} p99 {d99:.0}, through the gateway p50 {g50:.0} p99 {g99:.0}");
-    println!("added by the gateway and a WebSocket, us: p50 {:.0} p99 {:.0}", g50 - d50, g99 - d99);
+    println!(
+        "key press to picture, us: direct p50 {d50:.0} p99 {d99:.0}, through the gateway p50 {g50:.0} p99 {g99:.0}"
+    );
+    println!(
+        "added by the gateway and a WebSocket, us: p50 {:.0} p99 {:.0}",
+        g50 - d50,
+        g99 - d99
+    );
 
     let ours = throughput(&gateway, 4, 10).await?;
     println!("gateway: {:.0} MB for each CPU second", ours / 1e6);
@@ -469,7 +475,11 @@ async fn bench(args: &[String]) -> Result<(), AnyError> {
         let (w50, w99) = latency(other.1, 1000).await?;
         println!("through websockify, us: p50 {w50:.0} p99 {w99:.0}");
         let theirs = throughput(&other, 4, 10).await?;
-        println!("websockify: {:.0} MB for each CPU second; the gateway passes on {:.1} times as much", theirs / 1e6, ours / theirs);
+        println!(
+            "websockify: {:.0} MB for each CPU second; the gateway passes on {:.1} times as much",
+            theirs / 1e6,
+            ours / theirs
+        );
     }
     drop(gateway);
 

@@ -95,7 +95,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Relayed<S> {
                 }
                 this.head.there += got;
             } else if word == END {
-                let taken = this.head.bytes[4..].iter().fold(0, |n, b| n << 8 | u64::from(*b));
+                let taken = this.head.bytes[4..]
+                    .iter()
+                    .fold(0, |n, b| n << 8 | u64::from(*b));
                 let _ = this.taken.0.set(taken);
                 return Poll::Ready(Ok(()));
             } else {

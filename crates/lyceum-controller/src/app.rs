@@ -42,6 +42,12 @@ pub struct Inner {
     pub limits: SignInLimits,
     /// Console tickets that were not used yet.
     pub tickets: crate::console::Tickets,
+    /// One-time passwords for native viewers.
+    pub native: crate::console::native::NativePasswords,
+    /// Where native viewers connect; set when it listens.
+    pub native_port: OnceLock<u16>,
+    /// Who looks at which desktop.
+    pub viewers: crate::console::Viewers,
     /// Cancelled when the controller ends. Streams and WebSockets watch it.
     pub shutdown: CancellationToken,
     /// `https://ADDRESS:PORT` where agents join; set when it listens.
@@ -115,6 +121,9 @@ impl App {
             passwords,
             limits: SignInLimits::default(),
             tickets: crate::console::Tickets::default(),
+            native: crate::console::native::NativePasswords::default(),
+            native_port: OnceLock::new(),
+            viewers: crate::console::Viewers::default(),
             shutdown: CancellationToken::new(),
             agent_url: OnceLock::new(),
             config,

@@ -27,6 +27,8 @@ pub struct ControllerConfig {
     pub agent_listen: SocketAddr,
     /// `https://ADDRESS:PORT` of the above as agents reach it; `None`: as it listens.
     pub agent_url: Option<String>,
+    /// Where native VNC viewers connect; `None`: there is no such port. Port 0: any free one.
+    pub native_listen: Option<SocketAddr>,
 }
 
 /// TLS towards browsers.
@@ -57,6 +59,7 @@ impl ControllerConfig {
             names: Vec::new(),
             agent_listen,
             agent_url: None,
+            native_listen: None,
         }
     }
 

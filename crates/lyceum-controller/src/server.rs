@@ -40,6 +40,7 @@ pub struct Controller {
     public: TcpListener,
     tls: Option<TlsAcceptor>,
     agents: TcpListener,
+    native: Option<(TcpListener, TlsAcceptor)>,
     socket: UnixListener,
     identity: lyceum_wire::Identity,
     // Held while it runs: one controller per state directory.
@@ -86,11 +87,27 @@ impl Controller {
             .set(url.unwrap_or_else(|| format!("https://{agent_address}")));
         let identity = app.ca.controller_identity(&app.config.names)?;
         let tls = tls(&app)?;
+        let native = match app.config.native_listen {
+            Some(address) => {
+                let listener = listen(address)?;
+                if let Ok(address) = listener.local_addr() {
+                    let _ = app.native_port.set(address.port());
+                }
+                let tls = match &tls {
+                    Some(tls) => tls.clone(),
+                    // The page may do without on loopback; passwords of viewers may not.
+                    None => acceptor(&app)?,
+                };
+                Some((listener, tls))
+            }
+            None => None,
+        };
         Ok(Controller {
             app,
             public,
             tls,
             agents,
+            native,
             socket,
             identity,
             _lock: lock,
@@ -136,6 +153,9 @@ impl Controller {
             stop.clone(),
         ));
         let socket = tokio::spawn(serve_socket(self.socket, router, stop.clone()));
+        if let Some((listener, tls)) = self.native {
+            work.spawn(crate::console::native::listen(app.clone(), listener, tls));
+        }
         shutdown.await;
         stop.cancel();
         let _ = tokio::join!(public, socket);
@@ -204,11 +224,15 @@ fn tls(app: &App) -> Result<Option<TlsAcceptor>, StartError> {
     if !app.config.serves_tls() {
         return Ok(None);
     }
+    acceptor(app).map(Some)
+}
+
+fn acceptor(app: &App) -> Result<TlsAcceptor, StartError> {
     let config = match &app.config.tls {
         PublicTls::Files { certificate, key } => from_files(certificate, key)?,
         PublicTls::Auto | PublicTls::Own => lyceum_wire::https_config(&own_certificate(app)?)?,
     };
-    Ok(Some(TlsAcceptor::from(Arc::new(config))))
+    Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
 /// The page's certificate by our own CA: kept, so that a browser that was told to trust it

@@ -35,6 +35,9 @@ pub struct ControllerFile {
     /// `https://ADDRESS:PORT` of the above as agents reach it; absent: as it listens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_url: Option<String>,
+    /// Where native VNC viewers connect; absent: nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub native_listen: Option<SocketAddr>,
     /// TLS towards browsers: absent: plain on loopback, else a certificate of the classroom's own CA.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsFile>,
@@ -63,6 +66,7 @@ impl From<ControllerFile> for ControllerConfig {
             names: file.names,
             agent_listen: file.agent_listen,
             agent_url: file.agent_url,
+            native_listen: file.native_listen,
         }
     }
 }

@@ -1,10 +1,11 @@
 // What the page asks for, one function per request that changes something.
-import { del, patch, post, put, upload, request } from "./client";
+import { del, patch, post, put, query, upload, request } from "./client";
 import type {
   Accepted,
   AgentKind,
   ClipboardText,
   ConsoleTicket,
+  NativeViewer,
   Course,
   CourseCreate,
   CourseOrder,
@@ -50,7 +51,8 @@ export const desktops = {
     post<Accepted>(`desktops/${id}/${order}`, order === "start" ? { cold } : undefined),
   ensure: (course: string, user: string) => post<Desktop>("desktops", { course, user }),
   remove: (id: string) => del<Accepted>(`desktops/${id}`),
-  ticket: (id: string) => post<ConsoleTicket>(`desktops/${id}/console-ticket`),
+  ticket: (id: string, viewOnly: boolean) => post<ConsoleTicket>(`desktops/${id}/console-ticket${query({ view_only: viewOnly || null })}`),
+  nativeViewer: (id: string, viewOnly: boolean) => post<NativeViewer>(`desktops/${id}/native-viewer${query({ view_only: viewOnly || null })}`),
   clipboard: (id: string) => request<ClipboardText>("GET", `desktops/${id}/clipboard`),
   setClipboard: (id: string, text: string) => put<void>(`desktops/${id}/clipboard`, { text }),
 };

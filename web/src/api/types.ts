@@ -32,6 +32,7 @@ export type Desktop = S["Desktop"];
 export type DesktopHistory = S["DesktopHistory"];
 export type Accepted = S["Accepted"];
 export type ConsoleTicket = S["ConsoleTicket"];
+export type NativeViewer = S["NativeViewer"];
 export type ClipboardText = S["ClipboardText"];
 export type Host = S["Host"];
 export type HostSample = S["HostSample"];

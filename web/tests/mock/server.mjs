@@ -281,6 +281,8 @@ export function startMock(port = 0) {
     sockets.handleUpgrade(req, socket, head, (ws) => {
       consoles.add(ws);
       ws.on("close", () => consoles.delete(ws));
+      // As the gateway does beside the picture.
+      if (ws.protocol === "lyceum") ws.send(JSON.stringify({ link: "live" }));
       serveRfb(ws);
     });
   });

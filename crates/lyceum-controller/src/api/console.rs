@@ -1,13 +1,13 @@
 //! The way to a desktop's picture.
 
 use crate::app::App;
-use crate::auth::Actor;
+use crate::auth::{Actor, Origin};
 use crate::console;
-use crate::error::{ApiFailure, Json, Path};
+use crate::error::{ApiFailure, Json, Path, Query};
 use axum::extract::{State, WebSocketUpgrade};
 use axum::response::Response;
 use lyceum_api::ApiError;
-use lyceum_api::desktops::ConsoleTicket;
+use lyceum_api::desktops::{ConsoleQuery, ConsoleTicket, NativeViewer};
 use lyceum_model::DesktopId;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -15,23 +15,60 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(ticket))
+        .routes(routes!(native))
         .routes(routes!(connect))
 }
 
 /// A ticket for the desktop's console.
-#[utoipa::path(post, path = "/desktops/{id}/console-ticket", tag = "desktops", params(("id" = DesktopId, Path)),
+#[utoipa::path(post, path = "/desktops/{id}/console-ticket", tag = "desktops", params(("id" = DesktopId, Path), ConsoleQuery),
     responses((status = 200, body = ConsoleTicket), (status = "default", body = ApiError)))]
 async fn ticket(
     State(app): State<App>,
     actor: Actor,
     Path(id): Path<DesktopId>,
+    Query(query): Query<ConsoleQuery>,
 ) -> Result<Json<ConsoleTicket>, ApiFailure> {
     let d = super::desktops::mine(&app, &actor, &id).await?;
-    let (ticket, expires) = app.tickets.issue(d.id, actor.login(), app.now())?;
+    let view_only = query.view_only.unwrap_or(false);
+    let (ticket, expires) = app
+        .tickets
+        .issue(d.id, actor.login(), view_only, app.now())?;
     Ok(Json(ConsoleTicket { ticket, expires }))
 }
 
-/// The console: a WebSocket that carries RFB in binary messages. The ticket works once.
+/// A one-time password for a native VNC viewer (RFB with VeNCrypt, X509Plain: TLS, name and password) at
+/// the address that this request comes from; nobody else reaches the port.
+#[utoipa::path(post, path = "/desktops/{id}/native-viewer", tag = "desktops", params(("id" = DesktopId, Path), ConsoleQuery),
+    responses((status = 200, body = NativeViewer), (status = "default", body = ApiError)))]
+async fn native(
+    State(app): State<App>,
+    actor: Actor,
+    origin: Origin,
+    Path(id): Path<DesktopId>,
+    Query(query): Query<ConsoleQuery>,
+) -> Result<Json<NativeViewer>, ApiFailure> {
+    let d = super::desktops::mine(&app, &actor, &id).await?;
+    let port = *app.native_port.get().ok_or_else(|| {
+        ApiFailure::state(
+            "this classroom has no port for native viewers: set native_listen in the controller's configuration",
+        )
+    })?;
+    let now = app.now();
+    let view_only = query.view_only.unwrap_or(false);
+    let grant = console::Grant::new(d.id, actor.login(), view_only, now);
+    let pass = app.native.issue(&actor, origin, grant, now)?;
+    Ok(Json(NativeViewer {
+        port,
+        user: pass.user,
+        password: pass.password,
+        expires: pass.expires,
+    }))
+}
+
+/// The console: a WebSocket that carries RFB in binary messages. The ticket works once. With the
+/// subprotocol `lyceum` there are text messages beside them, JSON: `{"link":"waiting"}` while the picture
+/// stands still because the desktop is being reset, resumed or moved, `{"link":"live"}` when it goes on, and
+/// `{"viewers":[{"name","view_only","you"}]}` whenever somebody comes or goes.
 #[utoipa::path(get, path = "/console/{ticket}", tag = "desktops", params(("ticket" = String, Path)),
     responses((status = 101, description = "WebSocket"), (status = "default", body = ApiError)))]
 async fn connect(
@@ -48,9 +85,5 @@ async fn connect(
         .ok_or_else(|| {
             ApiFailure::forbidden("this ticket is not valid any more: open the console again")
         })?;
-    Ok(upgrade
-        .protocols(["binary"])
-        .max_message_size(console::MESSAGE_MAX)
-        .max_frame_size(console::MESSAGE_MAX)
-        .on_upgrade(move |socket| console::serve(app, actor, grant, socket)))
+    Ok(console::upgrade(app, actor, grant, upgrade))
 }

@@ -462,6 +462,8 @@ async fn ticket(
     let machine = desktops::of_draft(&app.store, &id)
         .await?
         .ok_or_else(|| ApiFailure::state("the draft is not open: start it first"))?;
-    let (ticket, expires) = app.tickets.issue(machine.id, actor.login(), app.now())?;
+    let (ticket, expires) = app
+        .tickets
+        .issue(machine.id, actor.login(), false, app.now())?;
     Ok(Json(ConsoleTicket { ticket, expires }))
 }

@@ -4,6 +4,7 @@
 // A test may end in the middle.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod console;
 mod world;
 
 use serde_json::{Value, json};

@@ -235,6 +235,7 @@ impl Classroom {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let config = ControllerConfig {
             store_url: self.store_url.clone(),
+            native_listen: Some(any),
             ..ControllerConfig::local(self.path("controller"), any, any)
         };
         let runtime = runtime();
@@ -405,6 +406,16 @@ impl Classroom {
 
     pub fn course(&self) -> String {
         self.course.to_string()
+    }
+
+    /// The controller's local socket.
+    pub fn socket(&self) -> PathBuf {
+        self.path("controller").join("controller.sock")
+    }
+
+    /// Runs something asynchronous beside the classroom.
+    pub fn run<T>(&self, work: impl Future<Output = T>) -> T {
+        self.client.block_on(work)
     }
 
     pub fn teacher(&self) -> String {

@@ -30,6 +30,8 @@ const RUN_DIR_MAX: usize = 50;
 pub struct Addresses {
     /// The page and the API.
     pub page: SocketAddr,
+    /// Where native viewers connect.
+    pub native: SocketAddr,
     /// Where agents join.
     pub controller: SocketAddr,
     /// The storage agent.
@@ -49,6 +51,7 @@ impl Addresses {
         let at = |n: u8| SocketAddr::from((own(n), agent_port));
         Addresses {
             page,
+            native: SocketAddr::new(page.ip(), page.port().checked_add(1).unwrap_or(0)),
             controller: at(1),
             storage: at(5),
             hosts: (0..hosts).map(|n| at(11 + n)).collect(),
@@ -59,7 +62,12 @@ impl Addresses {
     pub fn with_free_ports(mut self) -> std::io::Result<Addresses> {
         // All are held until all are chosen, so that no two are the same.
         let mut held = Vec::new();
-        let parts = [&mut self.page, &mut self.controller, &mut self.storage];
+        let parts = [
+            &mut self.page,
+            &mut self.native,
+            &mut self.controller,
+            &mut self.storage,
+        ];
         for address in parts.into_iter().chain(self.hosts.iter_mut()) {
             let listener = TcpListener::bind((address.ip(), 0))?;
             *address = listener.local_addr()?;
@@ -72,6 +80,7 @@ impl Addresses {
     pub fn all(&self) -> Vec<(String, SocketAddr)> {
         let mut all = vec![
             ("the page".to_owned(), self.page),
+            ("the port of native viewers".to_owned(), self.native),
             ("the controller's agent port".to_owned(), self.controller),
             ("storage".to_owned(), self.storage),
         ];

@@ -259,6 +259,7 @@ async fn begin(
         store_url: None,
         names: Vec::new(),
         agent_url: None,
+        native_listen: Some(addresses.native),
         tls: None,
     };
     let config = write_config(layout, "controller", &controller)?;

@@ -7,7 +7,8 @@ import { Icon } from "../../ui/icons";
 import { errorText } from "../../ui/toast";
 import type { OverlayWords } from "./overlay";
 import { keysymOf, specialKeysym } from "./touch-keys";
-import { useRfb } from "./use-rfb";
+import type { Viewer } from "./notes";
+import { useRfb, type LinkState } from "./use-rfb";
 
 export interface Overlay extends OverlayWords {
   action?: ReactNode;
@@ -18,6 +19,8 @@ interface Props {
   subtitle?: ReactNode;
   backTo: string;
   running: boolean;
+  /** Only watch. */
+  viewOnly?: boolean;
   getTicket: () => Promise<ConsoleTicket>;
   /** What to say when the machine is not running; `null` while it is. */
   overlay: Overlay | null;
@@ -25,11 +28,23 @@ interface Props {
   panel?: ReactNode;
 }
 
-export function ConsoleScreen({ title, subtitle, backTo, running, getTicket, overlay, tools, panel }: Props) {
+/** Who else looks at this desktop. */
+function Others({ viewers }: { viewers: Viewer[] }) {
+  const { t } = useWords();
+  if (viewers.length === 0) return null;
+  const names = viewers.map((v) => (v.view_only ? t.console.watches(v.name) : v.name));
+  return (
+    <p className="console-others" role="status">
+      <Icon name="people" size={16} /> {t.console.alsoHere(names.join(t.console.listComma))}
+    </p>
+  );
+}
+
+export function ConsoleScreen({ title, subtitle, backTo, running, viewOnly = false, getTicket, overlay, tools, panel }: Props) {
   const { t } = useWords();
   const frame = useRef<HTMLDivElement>(null);
   const keys = useRef<HTMLTextAreaElement>(null);
-  const { screen, frozen, rfb, state, error, retry } = useRfb(getTicket, running);
+  const { screen, frozen, rfb, state, viewers, error, retry } = useRfb(getTicket, running, viewOnly);
   const [tucked, setTucked] = useState(false);
   const [full, setFull] = useState(false);
 
@@ -58,15 +73,19 @@ export function ConsoleScreen({ title, subtitle, backTo, running, getTicket, ove
     focus();
   };
 
-  const shown: Overlay | null =
-    overlay ??
-    (state === "connected"
-      ? null
-      : state === "refused"
-        ? { title: error ? errorText(error, t) : t.console.failed, busy: false, action: <Button onClick={retry}>{t.common.retry}</Button> }
-        : state === "reconnecting"
-          ? { title: t.console.reconnecting, detail: t.console.reconnectingHint, busy: true }
-          : { title: t.console.connecting, busy: true, detail: error ? errorText(error, t) : undefined });
+  // While there is a picture, even an old one, a note is enough for what passes by itself.
+  const pictured = state === "connected" || state === "reconnecting";
+  const linkWords: Record<LinkState, Overlay | null> = {
+    connected: null,
+    waiting: { title: t.console.connecting, busy: true },
+    connecting: { title: t.console.connecting, busy: true, detail: error ? errorText(error, t) : undefined },
+    reconnecting: { title: t.console.reconnecting, detail: t.console.reconnectingHint, busy: true },
+    idle: { title: t.console.idle, busy: false, action: <Button look="primary" onClick={retry}>{t.console.goOn}</Button> },
+    full: { title: t.console.full, busy: false, action: <Button onClick={retry}>{t.common.retry}</Button> },
+    refused: { title: error ? errorText(error, t) : t.console.failed, busy: false, action: <Button onClick={retry}>{t.common.retry}</Button> },
+  };
+  const shown = overlay ?? linkWords[state];
+  const others = viewers.filter((v) => !v.you);
 
   return (
     <div className="console" ref={frame}>
@@ -83,6 +102,7 @@ export function ConsoleScreen({ title, subtitle, backTo, running, getTicket, ove
             <div className="console-title">
               <h1>{title}</h1>
               {subtitle && <p>{subtitle}</p>}
+              <Others viewers={others} />
             </div>
             <div className="console-tools" role="toolbar" aria-label={t.console.toolbar}>
               <button
@@ -92,7 +112,7 @@ export function ConsoleScreen({ title, subtitle, backTo, running, getTicket, ove
                   rfb.current?.sendCtrlAltDel();
                   focus();
                 }}
-                disabled={state !== "connected"}
+                disabled={state !== "connected" || viewOnly}
               >
                 {t.console.ctrlAltDel}
               </button>
@@ -108,7 +128,7 @@ export function ConsoleScreen({ title, subtitle, backTo, running, getTicket, ove
         <canvas className="console-frozen" ref={frozen} hidden aria-hidden="true" />
         <div className="console-screen" ref={screen} role="application" aria-label={t.console.screen(title)} data-state={state} />
         {shown && (
-          <div className={`console-overlay ${state === "reconnecting" && !overlay ? "quiet" : ""}`} role="status">
+          <div className={`console-overlay ${pictured && shown.busy ? "quiet" : ""}`} role="status">
             <div>
               {shown.busy && <span className="spinner big" aria-hidden="true" />}
               <p className="overlay-title">{shown.title}</p>

@@ -10,6 +10,7 @@ import { Button, IconButton, LinkButton } from "../../ui/controls";
 import { errorText } from "../../ui/toast";
 import { useDesktopOrders } from "../desktops/orders";
 import { ClipboardPanel } from "./clipboard";
+import { NativeViewerPanel } from "./native-viewer";
 import { ConsoleScreen, type Overlay } from "./console-screen";
 import { overlayFor } from "./overlay";
 
@@ -18,7 +19,10 @@ function Loaded({ desktop }: { desktop: Desktop }) {
   const { me, staff } = useSession();
   const mine = desktop.user === me.user.id;
   const orders = useDesktopOrders(desktop, desktop.course_name);
-  const [clipboard, setClipboard] = useState(false);
+  const [panel, setPanel] = useState<"clipboard" | "viewer" | null>(null);
+  const toggle = (name: "clipboard" | "viewer") => setPanel(panel === name ? null : name);
+  // Who looks at another person's desktop touches nothing until they say so.
+  const [watching, setWatching] = useState(!mine);
 
   // Opening means wanting to use it. Once: who switches it off here wants it off.
   const opened = useRef(false);
@@ -47,16 +51,31 @@ function Loaded({ desktop }: { desktop: Desktop }) {
       subtitle={mine ? readyText(desktop, t) : <strong>{t.console.watching(desktop.user_name)}</strong>}
       backTo={staff && !mine ? `/courses/${desktop.course}` : "/"}
       running={phase === "running"}
-      getTicket={() => desktops.ticket(desktop.id)}
+      viewOnly={watching}
+      getTicket={() => desktops.ticket(desktop.id, watching)}
       overlay={overlay}
       tools={
         <>
-          <IconButton icon="clipboard" label={t.console.clipboard} aria-pressed={clipboard} onClick={() => setClipboard(!clipboard)} disabled={phase !== "running"} />
+          {!mine && (
+            <button type="button" className="tool" aria-pressed={!watching} onClick={() => setWatching(!watching)}>
+              {watching ? t.console.takePart : t.console.onlyWatch}
+            </button>
+          )}
+          <button type="button" className="tool wide-only" aria-pressed={panel === "viewer"} onClick={() => toggle("viewer")}>
+            {t.native.open}
+          </button>
+          <IconButton icon="clipboard" label={t.console.clipboard} aria-pressed={panel === "clipboard"} onClick={() => toggle("clipboard")} disabled={phase !== "running"} />
           <IconButton icon="reset" label={t.desktop.reset} busy={orders.busy} disabled={phase !== "running" && phase !== "failed"} onClick={() => void orders.reset()} />
           <IconButton icon="suspend" label={t.desktop.suspend} disabled={phase !== "running"} onClick={orders.suspend} />
         </>
       }
-      panel={clipboard && <ClipboardPanel desktop={desktop.id} onClose={() => setClipboard(false)} />}
+      panel={
+        panel === "clipboard" ? (
+          <ClipboardPanel desktop={desktop.id} onClose={() => setPanel(null)} />
+        ) : (
+          panel === "viewer" && <NativeViewerPanel desktop={desktop.id} viewOnly={watching} onClose={() => setPanel(null)} />
+        )
+      }
     />
   );
 }

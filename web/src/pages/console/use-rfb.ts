@@ -1,9 +1,12 @@
-// Keeps a picture of a machine on the screen for as long as it runs: a fresh ticket for each
-// connection, again and again when the connection breaks, the last frame kept meanwhile.
+// Keeps a picture of a machine on the screen. The gateway keeps our connection while the machine
+// behind it is reset, resumed or moved, and says when the picture stands still. Should the connection
+// itself break, a new one is made with a fresh ticket; the last frame is kept meanwhile.
 import RFB from "@novnc/novnc";
 import { useCallback, useEffect, useRef, useState } from "react";
 import { ApiError } from "../../api/client";
 import type { ConsoleTicket } from "../../api/types";
+import { beginStreamsWholly } from "./fresh-streams";
+import { CLOSED, afterClose, readNote, type Viewer } from "./notes";
 import { consoleUrl } from "./console-url";
 
 export type LinkState =
@@ -12,49 +15,72 @@ export type LinkState =
   /** First connection. */
   | "connecting"
   | "connected"
-  /** It was connected and will be again; the last frame is on the screen. */
+  /** There was a picture and there will be again; the last frame is on the screen. */
   | "reconnecting"
+  /** Nothing was done for hours; the last frame is on the screen. */
+  | "idle"
+  /** Too many look at it already. */
+  | "full"
   /** The API refused for good. */
   | "refused";
 
 const RETRY_MS = [150, 400, 800, 1500, 3000];
+/** A picture that has come may still be being decoded when its news arrives. */
+const DECODE_MS = 150;
 
-export function useRfb(getTicket: () => Promise<ConsoleTicket>, running: boolean) {
+export function useRfb(getTicket: () => Promise<ConsoleTicket>, running: boolean, viewOnly: boolean) {
   const screen = useRef<HTMLDivElement>(null);
   const frozen = useRef<HTMLCanvasElement>(null);
   const rfb = useRef<RFB | null>(null);
   const ticketOf = useRef(getTicket);
   ticketOf.current = getTicket;
-  const [state, setState] = useState<LinkState>("waiting");
+  const [link, setLink] = useState<LinkState>("waiting");
+  const [live, setLive] = useState(false);
+  const pictured = useRef(false);
+  const [viewers, setViewers] = useState<Viewer[]>([]);
   const [error, setError] = useState<Error | null>(null);
   const [round, setRound] = useState(0);
+  // Once there is a connection it stays, whatever becomes of the machine.
+  const [wanted, setWanted] = useState(running);
+  useEffect(() => {
+    if (running) setWanted(true);
+  }, [running]);
 
   useEffect(() => {
-    if (!running) {
-      setState((now) => (now === "connected" || now === "reconnecting" ? "reconnecting" : "waiting"));
+    if (!wanted) {
+      setLink((now) => (now === "connected" || now === "reconnecting" ? "reconnecting" : "waiting"));
       return;
     }
     let over = false;
     let attempt = 0;
     let timer: ReturnType<typeof setTimeout> | undefined;
+    let thaw: ReturnType<typeof setTimeout> | undefined;
     let canvas: HTMLCanvasElement | null = null;
+    let socket: WebSocket | null = null;
 
     const keepFrame = () => {
+      clearTimeout(thaw);
       const to = frozen.current;
       if (!to || !canvas || canvas.width === 0) return;
       to.width = canvas.width;
       to.height = canvas.height;
       to.getContext("2d")?.drawImage(canvas, 0, 0);
       to.hidden = false;
+      canvas = null;
     };
     const again = () => {
       if (over) return;
-      const wait = RETRY_MS[Math.min(attempt, RETRY_MS.length - 1)];
+      clearTimeout(timer);
+      timer = setTimeout(() => void connect(), RETRY_MS[Math.min(attempt, RETRY_MS.length - 1)]);
       attempt += 1;
-      timer = setTimeout(() => void connect(), wait);
+    };
+    const lost = () => {
+      setLive(false);
+      setViewers([]);
+      setLink((now) => (now === "connected" ? "reconnecting" : now));
     };
     const connect = async () => {
-      setState((now) => (now === "connected" || now === "reconnecting" ? "reconnecting" : "connecting"));
+      setLink((now) => (now === "connected" || now === "reconnecting" || now === "idle" ? "reconnecting" : "connecting"));
       let ticket: ConsoleTicket;
       try {
         ticket = await ticketOf.current();
@@ -62,7 +88,7 @@ export function useRfb(getTicket: () => Promise<ConsoleTicket>, running: boolean
         if (over) return;
         if (cause instanceof ApiError && (cause.status === 403 || cause.status === 404)) {
           setError(cause);
-          setState("refused");
+          setLink("refused");
           return;
         }
         setError(cause instanceof Error ? cause : null);
@@ -71,36 +97,64 @@ export function useRfb(getTicket: () => Promise<ConsoleTicket>, running: boolean
       }
       const target = screen.current;
       if (over || !target) return;
-      let link: RFB;
-      try {
-        link = new RFB(target, consoleUrl(ticket.ticket, document.baseURI), { shared: true });
-      } catch (cause) {
-        setError(cause instanceof Error ? cause : null);
-        again();
-        return;
-      }
-      link.scaleViewport = true;
-      link.showDotCursor = true;
-      link.background = "transparent";
-      link.qualityLevel = 7;
-      link.compressionLevel = 2;
-      link.addEventListener("connect", () => {
-        if (over) return;
-        attempt = 0;
-        canvas = target.querySelector("canvas");
-        if (frozen.current) frozen.current.hidden = true;
-        setError(null);
-        setState("connected");
-        link.focus({ preventScroll: true });
+      socket = new WebSocket(consoleUrl(ticket.ticket, document.baseURI), "lyceum");
+      open(socket, target);
+    };
+    const open = (own: WebSocket, target: HTMLDivElement) => {
+      // Before noVNC listens: what is said beside the picture is not for it.
+      own.addEventListener("message", (event: MessageEvent<unknown>) => {
+        if (typeof event.data !== "string") return;
+        event.stopImmediatePropagation();
+        const note = readNote(event.data);
+        if (over || !note) return;
+        if (note.viewers) setViewers(note.viewers);
+        if (note.live !== undefined) {
+          setLive(note.live);
+          if (note.live) {
+            pictured.current = true;
+            attempt = 0;
+            thaw = setTimeout(() => {
+              if (frozen.current) frozen.current.hidden = true;
+            }, DECODE_MS);
+          }
+        }
       });
-      link.addEventListener("disconnect", () => {
-        if (rfb.current === link) rfb.current = null;
-        if (over) return;
+      own.addEventListener("close", (event) => {
+        if (over || socket !== own) return;
         keepFrame();
-        setState((now) => (now === "connected" ? "reconnecting" : now));
-        again();
+        lost();
+        const next = afterClose(event.code);
+        if (next === "again") again();
+        else if (next === "off") setWanted(false);
+        else if (next === "refused") {
+          // The API says in words why.
+          attempt = 0;
+          again();
+        } else setLink(next);
       });
-      rfb.current = link;
+      // noVNC begins once the connection stands: one that never does is not its to complain of.
+      own.addEventListener("open", () => {
+        if (over || socket !== own) return;
+        const view = new RFB(target, own, { shared: true });
+        beginStreamsWholly(view);
+        view.viewOnly = viewOnly;
+        view.scaleViewport = true;
+        view.showDotCursor = !viewOnly;
+        view.background = "transparent";
+        view.qualityLevel = 7;
+        view.compressionLevel = 2;
+        view.addEventListener("connect", () => {
+          if (over) return;
+          canvas = target.querySelector("canvas");
+          setError(null);
+          setLink("connected");
+          if (!viewOnly) view.focus({ preventScroll: true });
+        });
+        view.addEventListener("disconnect", () => {
+          if (rfb.current === view) rfb.current = null;
+        });
+        rfb.current = view;
+      });
     };
     void connect();
 
@@ -108,11 +162,14 @@ export function useRfb(getTicket: () => Promise<ConsoleTicket>, running: boolean
       over = true;
       clearTimeout(timer);
       keepFrame();
-      rfb.current?.disconnect();
+      setLive(false);
+      if (rfb.current) rfb.current.disconnect();
+      else socket?.close(CLOSED.normal);
       rfb.current = null;
     };
-  }, [running, round]);
+  }, [wanted, round, viewOnly]);
 
   const retry = useCallback(() => setRound((n) => n + 1), []);
-  return { screen, frozen, rfb, state, error, retry };
+  const state: LinkState = link === "connected" && !live ? (pictured.current ? "reconnecting" : "connecting") : link;
+  return { screen, frozen, rfb, state, viewers, error, retry };
 }
