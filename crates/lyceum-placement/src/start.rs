@@ -4,13 +4,15 @@
 //! Forks share most of their memory, so "enough free memory" has two parts: the
 //! *nominal* memory of everything on the host stays below its real memory times
 //! the over-commit, and the host itself, which watches real use and pressure,
-//! admits more.
+//! admits more. CPU model and release are respected, and one person's desktops are kept
+//! apart where that is possible, as in every other plan.
 
-use lyceum_model::{DesktopId, HostId};
+use lyceum_model::{DesktopId, HostId, ReleaseId, UserId};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// A host as it was when the decision was made.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct HostView {
     /// Which.
     pub id: HostId,
@@ -25,10 +27,19 @@ pub struct HostView {
     pub nominal_mib: u64,
     /// Desktops on it or on their way to it.
     pub desktops: u32,
+    /// Of these, how many each person has; who is not in it has none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub people: BTreeMap<UserId, u32>,
+    /// CPU model that desktops see on it; `None`: the classroom's common one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_model: Option<String>,
+    /// Releases it can start; `None`: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub releases: Option<Vec<ReleaseId>>,
 }
 
 /// What is to be placed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Request {
     /// Which desktop.
     pub desktop: DesktopId,
@@ -39,6 +50,23 @@ pub struct Request {
     pub private_mib: u32,
     /// A host to stay on if it is possible: where its files are warm.
     pub prefer: Option<HostId>,
+    /// Whose it is.
+    #[serde(default)]
+    pub owner: Option<UserId>,
+    /// CPU model it needs; `None`: any.
+    #[serde(default)]
+    pub cpu_model: Option<String>,
+    /// The release it starts from.
+    #[serde(default)]
+    pub release: Option<ReleaseId>,
+}
+
+impl HostView {
+    /// Desktops that the person of this request has here already.
+    fn kin(&self, request: &Request) -> u32 {
+        let owner = request.owner.as_ref();
+        owner.and_then(|o| self.people.get(o)).copied().unwrap_or(0)
+    }
 }
 
 /// Limits.
@@ -98,6 +126,7 @@ pub fn place(
             .min_by_key(|(_, host)| {
                 (
                     request.prefer.as_ref() != Some(&host.id),
+                    host.kin(request),
                     host.desktops,
                     host.nominal_mib,
                     host.id.clone(),
@@ -141,6 +170,9 @@ pub fn place(
             .map(|(_, (h, r))| {
                 let why = match r {
                     Some(why) => why.clone(),
+                    None if h.kin(request) > chosen.kin(request) => {
+                        "another desktop of the same person is there".into()
+                    }
                     None => format!(
                         "has {} desktops, {} has {}",
                         h.desktops, chosen.id, chosen.desktops
@@ -157,6 +189,9 @@ pub fn place(
         });
         let chosen = &mut hosts[best];
         chosen.desktops += 1;
+        if let Some(owner) = &request.owner {
+            *chosen.people.entry(owner.clone()).or_insert(0) += 1;
+        }
         chosen.nominal_mib += u64::from(request.memory_mib);
         chosen.free_mib = chosen
             .free_mib
@@ -179,6 +214,16 @@ pub fn nominal_limit(host: &HostView, policy: Policy) -> u64 {
 fn why_not(host: &HostView, request: &Request, policy: Policy) -> Option<String> {
     if let Some(why) = &host.closed {
         return Some(why.clone());
+    }
+    if let (Some(needs), Some(has)) = (&request.cpu_model, &host.cpu_model)
+        && needs != has
+    {
+        return Some(format!("its CPU model is {has}, {needs} is needed"));
+    }
+    if let (Some(release), Some(held)) = (&request.release, &host.releases)
+        && !held.contains(release)
+    {
+        return Some("it does not hold the desktop's release".into());
     }
     if policy.seats > 0 && host.desktops >= policy.seats {
         return Some(format!("all {} seats are taken", policy.seats));
@@ -212,6 +257,7 @@ mod tests {
             free_mib: memory,
             nominal_mib: u64::from(desktops) * 768,
             desktops,
+            ..HostView::default()
         }
     }
     fn request(n: usize) -> Request {
@@ -219,7 +265,7 @@ mod tests {
             desktop: format!("d{n}").parse().expect("id"),
             memory_mib: 768,
             private_mib: 64,
-            prefer: None,
+            ..Request::default()
         }
     }
     const POLICY: Policy = Policy {
@@ -237,6 +283,39 @@ mod tests {
         .expect("room");
         assert_eq!(plan[0].host.as_str(), "a");
         assert_eq!(plan[0].others.len(), 2);
+    }
+
+    #[test]
+    fn one_persons_desktops_are_kept_apart_while_hosts_allow_it() {
+        let ann: UserId = "ann".parse().expect("id");
+        let requests: Vec<Request> = (0..3)
+            .map(|n| Request {
+                owner: Some(ann.clone()),
+                ..request(n)
+            })
+            .collect();
+        let plan =
+            place(&[host("a", 8192, 0), host("b", 8192, 9)], &requests, POLICY).expect("room");
+        let hosts: Vec<&str> = plan.iter().map(|v| v.host.as_str()).collect();
+        assert_eq!(hosts, ["a", "b", "a"]);
+        assert!(plan[1].others[0].1.contains("same person"));
+    }
+
+    #[test]
+    fn cpu_model_and_release_are_respected() {
+        let mut other = host("a", 8192, 0);
+        other.cpu_model = Some("v3".into());
+        let mut without = host("b", 8192, 0);
+        without.releases = Some(vec![]);
+        let picky = Request {
+            cpu_model: Some("v2".into()),
+            release: Some("r1".parse().expect("id")),
+            ..request(0)
+        };
+        let hosts = [other, without, host("c", 8192, 5)];
+        let plan = place(&hosts, std::slice::from_ref(&picky), POLICY).expect("room");
+        assert_eq!(plan[0].host.as_str(), "c");
+        assert!(place(&hosts[..2], &[picky], POLICY).is_err());
     }
 
     #[test]

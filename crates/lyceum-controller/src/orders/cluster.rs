@@ -1,12 +1,12 @@
 //! The cluster as the planner sees it, out of the store.
 
 use crate::error::ApiFailure;
-use lyceum_model::{Desired, DesktopId, HostId, Phase, UnixMillis};
+use lyceum_model::{Desired, DesktopId, HostId, Phase, UnixMillis, UserId};
 use lyceum_placement::{HostView, Policy, Request};
 use lyceum_proto::host::HostFacts;
-use lyceum_store::desktops::{Desktop, Source};
+use lyceum_store::desktops::{Desktop, Owner, Source};
 use lyceum_store::{Tx, agents, desktops};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// An agent that was not heard for this long is not given anything, in milliseconds.
 pub const SILENT_AFTER_MS: UnixMillis = 15_000;
@@ -36,7 +36,16 @@ pub fn request(d: &Desktop) -> Request {
         desktop: d.id.clone(),
         memory_mib: d.size.memory_mib,
         private_mib: private_mib(d),
-        prefer: None,
+        owner: person(d).cloned(),
+        ..Request::default()
+    }
+}
+
+/// Whose desktop it is; an open draft is nobody's.
+fn person(d: &Desktop) -> Option<&UserId> {
+    match &d.owner {
+        Owner::Course { user, .. } => Some(user),
+        Owner::Draft { .. } => None,
     }
 }
 
@@ -60,8 +69,14 @@ pub async fn view(
         if let Some(host) = &d.host {
             by_host.entry(host).or_default().push(d);
         }
+        // It is going to be there.
+        if let Some(host) = &d.moving_to {
+            by_host.entry(host).or_default().push(d);
+        }
     }
     let hosts = agents::list_tx(tx, "host").await?;
+    // Only of those who ask for a place does it matter where else they are.
+    let asking: HashSet<&UserId> = changed.iter().filter_map(|d| person(d)).collect();
     Ok(hosts
         .iter()
         .map(|agent| {
@@ -89,7 +104,10 @@ pub async fn view(
             // What was promised to desktops that have not taken it yet.
             let promised: u64 = mine
                 .iter()
-                .filter(|d| d.desired == Desired::Running && d.phase != Phase::Running)
+                .filter(|d| {
+                    d.desired == Desired::Running
+                        && (d.phase != Phase::Running || d.host.as_ref() != Some(&agent.id))
+                })
                 .map(|d| u64::from(private_mib(d)))
                 .sum();
             let memory = load.as_ref().map_or(0, |l| l.memory_mib);
@@ -108,6 +126,15 @@ pub async fn view(
                 free_mib: free,
                 nominal_mib: mine.iter().map(|d| u64::from(d.size.memory_mib)).sum(),
                 desktops: mine.len() as u32,
+                people: mine
+                    .iter()
+                    .filter_map(|d| person(d))
+                    .filter(|p| asking.contains(p))
+                    .fold(BTreeMap::new(), |mut people, user| {
+                        *people.entry(user.clone()).or_insert(0) += 1;
+                        people
+                    }),
+                ..HostView::default()
             }
         })
         .collect())

@@ -20,15 +20,22 @@ use std::cmp::Reverse;
 const ROUNDS: usize = 16;
 
 pub(crate) fn run(draft: &mut Draft) {
-    if power_action_under_way(draft) {
-        return;
-    }
     let policy = draft.world.policy;
     let open = draft.world.open();
-    let free: u64 = open.iter().map(|h| draft.world.free_seats(*h)).sum();
+    // What is on its way counts: nobody switches on a second host for the same seats.
+    let coming = coming(draft);
+    let free: u64 = open.iter().map(|h| draft.world.free_seats(*h)).sum::<u64>()
+        + coming
+            .iter()
+            .map(|h| draft.world.all_seats(*h))
+            .sum::<u64>();
     let short = policy.on_threshold_seats > 0 && free <= u64::from(policy.on_threshold_seats);
-    if short || (open.len() as u64) < u64::from(policy.min_hosts) {
+    if short || ((open.len() + coming.len()) as u64) < u64::from(policy.min_hosts) {
         switch_on(draft, free, usize::MAX);
+        return;
+    }
+    // Nothing is moved or switched off while a host is on its way up or down.
+    if power_action_under_way(draft) {
         return;
     }
     if let Some((h, minutes)) = just_switched_on(draft, &open) {
@@ -48,6 +55,26 @@ pub(crate) fn run(draft: &mut Draft) {
             break;
         }
     }
+}
+
+/// Hosts that were told to switch on and will take part.
+fn coming(draft: &Draft) -> Vec<usize> {
+    (0..draft.world.hosts.len())
+        .filter(|h| {
+            let host = &draft.world.snapshot.hosts[*h];
+            host.power == Power::Starting && host.standing == Standing::Active && !host.reserve
+        })
+        .collect()
+}
+
+/// Whether a host of the same group is being switched.
+fn group_is_busy(draft: &Draft, h: usize) -> bool {
+    let hosts = &draft.world.snapshot.hosts;
+    hosts[h].group.is_some()
+        && hosts.iter().any(|other| {
+            other.group == hosts[h].group
+                && matches!(other.power, Power::Starting | Power::Stopping)
+        })
 }
 
 /// Whether a host is being switched: then no other is, until that is done. Says so.
@@ -126,7 +153,7 @@ pub(crate) fn switch_on(draft: &mut Draft, free: u64, most: usize) {
     };
     let wanted = u64::from(policy.on_threshold_seats);
     let mut free = free;
-    let mut on = draft.world.open().len() as u64;
+    let mut on = (draft.world.open().len() + coming(draft).len()) as u64;
     let mut can: Vec<usize> = Vec::new();
     for h in 0..draft.world.hosts.len() {
         let host = &draft.world.snapshot.hosts[h];
@@ -139,6 +166,11 @@ pub(crate) fn switch_on(draft: &mut Draft, free: u64, most: usize) {
             Some("it is held in reserve".to_owned())
         } else if host.switchable == Some(false) {
             Some("it can't be switched from afar".to_owned())
+        } else if group_is_busy(draft, h) {
+            Some(
+                "one power action at a time: another host of its group is being switched"
+                    .to_owned(),
+            )
         } else {
             minutes_since(draft, h)
                 .filter(|m| *m < i64::from(policy.min_off_minutes))
