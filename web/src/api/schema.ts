@@ -307,6 +307,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/desktops/{id}/native-viewer": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** A one-time password for a native VNC viewer at the address that this request comes from. */
+        post: operations["post_desktops_id_native_viewer"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/desktops/{id}/reset": {
         parameters: {
             query?: never;
@@ -1412,6 +1429,20 @@ export interface components {
         MemberPut: {
             /** @description Role in the course. */
             role: components["schemas"]["CourseRole"];
+        };
+        /** @description What a native VNC viewer connects with; works once. */
+        NativeViewer: {
+            /** @description Until when. */
+            expires: components["schemas"]["i64"];
+            /** @description The one-time password. */
+            password: string;
+            /**
+             * Format: int32
+             * @description Port of the controller, at the address of the page.
+             */
+            port: number;
+            /** @description Name to sign in with. */
+            user: string;
         };
         /** @description A link that signs somebody in once. */
         OneTimeLink: {
@@ -2625,7 +2656,10 @@ export interface operations {
     };
     post_desktops_id_console_ticket: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Only watch: keys, clicks and clipboard of this viewer go nowhere. */
+                view_only?: boolean | null;
+            };
             header?: never;
             path: {
                 id: components["schemas"]["DesktopId"];
@@ -2670,6 +2704,39 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["DesktopHistory"];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    post_desktops_id_native_viewer: {
+        parameters: {
+            query?: {
+                /** @description Only watch: keys, clicks and clipboard of this viewer go nowhere. */
+                view_only?: boolean | null;
+            };
+            header?: never;
+            path: {
+                id: components["schemas"]["DesktopId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NativeViewer"];
                 };
             };
             /** @description What failed, why, and what to do */

@@ -36,8 +36,8 @@ async fn ticket(
     Ok(Json(ConsoleTicket { ticket, expires }))
 }
 
-/// A one-time password for a native VNC viewer (RFB with VeNCrypt, X509Plain: TLS, name and password) at
-/// the address that this request comes from; nobody else reaches the port.
+// RFB with VeNCrypt, X509Plain: TLS, name and password. Nobody else reaches the port.
+/// A one-time password for a native VNC viewer at the address that this request comes from.
 #[utoipa::path(post, path = "/desktops/{id}/native-viewer", tag = "desktops", params(("id" = DesktopId, Path), ConsoleQuery),
     responses((status = 200, body = NativeViewer), (status = "default", body = ApiError)))]
 async fn native(
@@ -65,10 +65,10 @@ async fn native(
     }))
 }
 
-/// The console: a WebSocket that carries RFB in binary messages. The ticket works once. With the
-/// subprotocol `lyceum` there are text messages beside them, JSON: `{"link":"waiting"}` while the picture
-/// stands still because the desktop is being reset, resumed or moved, `{"link":"live"}` when it goes on, and
-/// `{"viewers":[{"name","view_only","you"}]}` whenever somebody comes or goes.
+// With the subprotocol `lyceum` there are text messages beside the binary ones, JSON: `{"link":"waiting"}`
+// while the picture stands still because the desktop is being reset, resumed or moved, `{"link":"live"}` when
+// it goes on, and `{"viewers":[{"name","view_only","you"}]}` whenever somebody comes or goes.
+/// The console: a WebSocket that carries RFB in binary messages. The ticket works once.
 #[utoipa::path(get, path = "/console/{ticket}", tag = "desktops", params(("ticket" = String, Path)),
     responses((status = 101, description = "WebSocket"), (status = "default", body = ApiError)))]
 async fn connect(
