@@ -20,6 +20,7 @@ pub mod courses;
 pub mod desktops;
 pub mod hosts;
 pub mod images;
+pub mod moves;
 pub mod operations;
 
 use serde::{Deserialize, Serialize};
@@ -71,6 +72,12 @@ pub struct Settings {
     pub cold_timeout_s: u32,
     /// How long a session lives without being used, minutes.
     pub session_idle_minutes: u32,
+    /// Desktops that are moved at once away from one host, or to one.
+    pub moves_per_host: u32,
+    /// Most that moves away from one host may use together, megabits per second; 0: no limit.
+    pub move_mbit_per_s: u32,
+    /// How long a move may take until the desktop is handed over, seconds.
+    pub move_timeout_s: u32,
 }
 
 impl Default for Settings {
@@ -83,6 +90,9 @@ impl Default for Settings {
             fork_timeout_s: 60,
             cold_timeout_s: 600,
             session_idle_minutes: 12 * 60,
+            moves_per_host: 2,
+            move_mbit_per_s: 0,
+            move_timeout_s: 120,
         }
     }
 }
@@ -105,4 +115,10 @@ pub struct SettingsPatch {
     pub cold_timeout_s: Option<u32>,
     /// See [`Settings`].
     pub session_idle_minutes: Option<u32>,
+    /// See [`Settings`]; 1 to 32.
+    pub moves_per_host: Option<u32>,
+    /// See [`Settings`].
+    pub move_mbit_per_s: Option<u32>,
+    /// See [`Settings`]; 5 to 3600.
+    pub move_timeout_s: Option<u32>,
 }

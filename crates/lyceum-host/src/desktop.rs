@@ -227,7 +227,8 @@ impl Actor {
                         StartFrom::Fork { .. } => "fork",
                         StartFrom::Resume { .. } => "resume",
                         StartFrom::HandOut { .. } => "hand_out",
-                        StartFrom::Arrive { .. } => "move",
+                        StartFrom::Arrive { sealed: Some(_) } => "move",
+                        StartFrom::Arrive { sealed: None } => "cold",
                         StartFrom::Cold | StartFrom::ColdForSeal { .. } => "cold",
                     }
                     .into(),

@@ -191,7 +191,9 @@ pub(crate) async fn prepare(
                 }
                 MoveWay::Live => None,
             };
-            (StartFrom::Arrive { sealed }, "move", None)
+            // What came with all of its memory is like a cold boot from now on: it shares nothing.
+            let by = if sealed.is_some() { "move" } else { "cold" };
+            (StartFrom::Arrive { sealed }, by, None)
         }
         StartMode::Cold { reason, .. } => (StartFrom::Cold, "cold", reason.clone()),
     };

@@ -118,6 +118,8 @@ ids! {
     OperationId = "operation";
     /// A job on an agent (import, seal).
     JobId = "job";
+    /// A move of a running desktop to another host.
+    MoveId = "move";
     /// A signed-in browser or program.
     SessionId = "session";
 }

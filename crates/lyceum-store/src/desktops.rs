@@ -72,6 +72,10 @@ pub struct Desktop {
 
     /// Counts every time it is given to a host.
     pub generation: Generation,
+    /// The newest generation that any host was given for it, also for a move that failed.
+    pub handed_out: Generation,
+    /// The host that waits for it as that generation, while it still runs on `host`.
+    pub moving_to: Option<HostId>,
     /// The release its overlay lies over, or will.
     pub release: Option<ReleaseId>,
     /// The host it is given to.
@@ -121,6 +125,19 @@ pub struct Desktop {
     pub changed: UnixMillis,
     /// When the row was made.
     pub created: UnixMillis,
+}
+
+impl Desktop {
+    /// A generation that no host was given yet.
+    pub fn next_generation(&self) -> Generation {
+        self.generation.max(self.handed_out).next()
+    }
+
+    /// Under a new generation: whatever was on its way for it is out of date.
+    pub fn renew_generation(&mut self) {
+        self.generation = self.next_generation();
+        self.moving_to = None;
+    }
 }
 
 fn desktop(row: &sqlx::any::AnyRow) -> Result<Desktop> {
@@ -190,6 +207,8 @@ fn desktop(row: &sqlx::any::AnyRow) -> Result<Desktop> {
         restarts_since: number("restarts_since")?,
         changed: number("changed")?,
         created: number("created")?,
+        handed_out: Generation(number("handed_out")? as u64),
+        moving_to: parse_opt("desktops.moving_to", text("moving_to")?)?,
     })
 }
 
@@ -292,9 +311,10 @@ pub async fn put(tx: &mut Tx, d: &Desktop) -> Result<()> {
            desired, source, renew, hand_out_delta, order_id, ordered_at, gave_up,
            generation, release_id, host_id, overlay_id, delta_id, saving_delta, vm_generation_id, machine_id, mac, address,
            observed_generation, phase, detail, started_by, cold_reason, guest_address, ssh_host_key, usable_ms,
-           delta_bytes, suspend_ms, notice, restarts, restarts_since, changed, created)
+           delta_bytes, suspend_ms, notice, restarts, restarts_since, changed, created,
+           handed_out, moving_to)
          VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19,$20,$21,$22,$23,$24,$25,$26,$27,
-           $28,$29,$30,$31,$32,$33,$34,$35,$36,$37,$38,$39,$40,$41,$42)
+           $28,$29,$30,$31,$32,$33,$34,$35,$36,$37,$38,$39,$40,$41,$42,$43,$44)
          ON CONFLICT (id) DO UPDATE SET hostname = excluded.hostname, vcpus = excluded.vcpus,
            memory_mib = excluded.memory_mib, persistence = excluded.persistence, outside = excluded.outside,
            desired = excluded.desired, source = excluded.source, renew = excluded.renew,
@@ -307,7 +327,8 @@ pub async fn put(tx: &mut Tx, d: &Desktop) -> Result<()> {
            started_by = excluded.started_by, cold_reason = excluded.cold_reason, guest_address = excluded.guest_address,
            ssh_host_key = excluded.ssh_host_key, usable_ms = excluded.usable_ms, delta_bytes = excluded.delta_bytes,
            suspend_ms = excluded.suspend_ms, notice = excluded.notice, restarts = excluded.restarts,
-           restarts_since = excluded.restarts_since, changed = excluded.changed",
+           restarts_since = excluded.restarts_since, changed = excluded.changed,
+           handed_out = excluded.handed_out, moving_to = excluded.moving_to",
     )
     .bind(d.id.as_str())
     .bind(kind)
@@ -351,6 +372,8 @@ pub async fn put(tx: &mut Tx, d: &Desktop) -> Result<()> {
     .bind(d.restarts_since)
     .bind(d.changed)
     .bind(d.created)
+    .bind(d.handed_out.0 as i64)
+    .bind(id(d.moving_to.clone().map(String::from)))
     .execute(tx.connection())
     .await?;
     tx.touch("desktop", &d.id);

@@ -16,6 +16,7 @@ pub mod courses;
 pub mod desktops;
 pub mod drafts;
 pub mod images;
+pub mod moves;
 pub mod one_time;
 pub mod operations;
 pub mod releases;
@@ -85,6 +86,7 @@ const WRITE_LOCK: i64 = 0x6c79_6365_756d;
 const SCHEMA: &[(i64, &str)] = &[
     (1, include_str!("schema.sql")),
     (2, include_str!("schema-2.sql")),
+    (3, include_str!("schema-3.sql")),
 ];
 
 impl Store {

@@ -125,6 +125,16 @@ pub async fn running(store: &Store) -> Result<Vec<Operation>> {
         .collect()
 }
 
+/// The same inside a transaction.
+pub async fn running_tx(tx: &mut Tx) -> Result<Vec<Operation>> {
+    sqlx::query("SELECT * FROM operations WHERE state = 'running' ORDER BY created")
+        .fetch_all(tx.connection())
+        .await?
+        .iter()
+        .map(operation)
+        .collect()
+}
+
 /// The newest, at most `limit`, older than `before`.
 pub async fn list(store: &Store, before: UnixMillis, limit: i64) -> Result<Vec<Operation>> {
     sqlx::query("SELECT * FROM operations WHERE created < $1 ORDER BY created DESC LIMIT $2")

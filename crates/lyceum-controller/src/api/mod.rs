@@ -13,6 +13,7 @@ pub mod health;
 pub mod hosts;
 pub mod images;
 pub mod join;
+pub mod moves;
 pub mod operations;
 pub mod page;
 pub mod releases;
@@ -46,6 +47,7 @@ fn resources() -> OpenApiRouter<App> {
         .merge(health::routes())
         .merge(operations::routes())
         .merge(hosts::routes())
+        .merge(moves::routes())
         .merge(events::routes())
         .merge(desktops::routes())
         .merge(console::routes())

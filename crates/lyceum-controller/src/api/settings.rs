@@ -111,6 +111,9 @@ fn checked(patch: SettingsPatch) -> Result<Vec<(&'static str, Value)>, ApiFailur
         1,
         60 * 24 * 90,
     )?;
+    number("moves_per_host", patch.moves_per_host, 1, 32)?;
+    number("move_mbit_per_s", patch.move_mbit_per_s, 0, 1_000_000)?;
+    number("move_timeout_s", patch.move_timeout_s, 5, 3600)?;
     Ok(out)
 }
 
@@ -128,6 +131,9 @@ mod tests {
             fork_timeout_s: 61,
             cold_timeout_s: 601,
             session_idle_minutes: 7,
+            moves_per_host: 3,
+            move_mbit_per_s: 900,
+            move_timeout_s: 62,
         };
         let Value::Object(mut rows) = serde_json::to_value(&settings).unwrap() else {
             panic!("not an object")

@@ -46,7 +46,7 @@ pub async fn want(
         let mine = matches!(&row.owner, desktops::Owner::Draft { draft: id } if *id == draft.id);
         if mine && row.desired != desired && row.desired != Desired::Absent {
             row.desired = desired;
-            row.generation = row.generation.next();
+            row.renew_generation();
             row.gave_up = false;
             row.ordered_at = app.now();
             row.notice = None;

@@ -153,6 +153,8 @@ fn blank(
         ordered_at: now,
         gave_up: false,
         generation: Generation(0),
+        handed_out: Generation(0),
+        moving_to: None,
         release: None,
         host: None,
         overlay: None,

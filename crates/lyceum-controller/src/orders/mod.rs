@@ -6,6 +6,7 @@
 
 pub mod cluster;
 pub mod fresh;
+pub mod moves;
 
 use crate::error::ApiFailure;
 use lyceum_model::{
@@ -237,7 +238,7 @@ fn apply(
             d.desired = Desired::Running;
             new_identity(d);
             clear_observed(d, "starting again as new", now);
-            d.generation = d.generation.next();
+            d.renew_generation();
             return Ok(d.host.is_none());
         }
         Want::Suspend => {
@@ -259,7 +260,7 @@ fn apply(
                 Desired::Absent
             };
             if d.desired != desired && d.desired != Desired::Absent {
-                d.generation = d.generation.next();
+                d.renew_generation();
                 d.notice = None;
             }
             if d.desired != Desired::Absent {
@@ -309,7 +310,7 @@ fn begin(d: &mut Desktop, cold: bool, course: Option<&CourseFacts>) -> Result<()
         new_identity(d);
     }
     d.desired = Desired::Running;
-    d.generation = d.generation.next();
+    d.renew_generation();
     Ok(())
 }
 
@@ -426,7 +427,7 @@ pub async fn hand_out_to(
         d.cold_reason = None;
         new_identity(d);
         clear_observed(d, "being handed out", now);
-        d.generation = d.generation.next();
+        d.renew_generation();
         if d.host.is_none() {
             to_place.push(index);
         }
@@ -541,7 +542,7 @@ pub async fn cancel(tx: &mut Tx, id: &OperationId, now: UnixMillis) -> Result<()
                 } else {
                     Desired::Stopped
                 };
-                d.generation = d.generation.next();
+                d.renew_generation();
                 if d.desired == Desired::Suspended {
                     d.host = None;
                     d.observed_generation = d.generation;
@@ -561,6 +562,7 @@ pub async fn cancel(tx: &mut Tx, id: &OperationId, now: UnixMillis) -> Result<()
         .await?;
         desktops::put(tx, &d).await?;
     }
+    moves::cancel(tx, id).await?;
     operations::settle_all(tx, id, "cancelled", "called off").await?;
     operations::end(tx, id, "cancelled", "", now).await?;
     Ok(())

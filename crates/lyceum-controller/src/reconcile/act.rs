@@ -238,7 +238,7 @@ async fn run(app: &App, seen: &Desktop) -> Result<Progress, StepError> {
             }
             if e.code() == Some(code::STALE_GENERATION) {
                 // The host knows a newer one than the store: a restored backup of the store. Go past it.
-                return change(app, seen, |d, _| d.generation = d.generation.next()).await;
+                return change(app, seen, |d, _| d.renew_generation()).await;
             }
             if e.code() == Some(code::DAMAGED)
                 && let Some(release) = &seen.release
@@ -332,14 +332,22 @@ async fn run_request(
     } else {
         settings.fork_timeout_s
     };
+    Ok(request_for(d, disk, start, u64::from(seconds) * 1000))
+}
+
+/// The request for a desktop that starts like this, or why there is none.
+pub(super) fn request_for(
+    d: &Desktop,
+    disk: DiskRef,
+    start: StartMode,
+    ready_timeout_ms: u64,
+) -> Result<RunRequest, String> {
     let draft = matches!(d.owner, Owner::Draft { .. });
     let parsed = (d.address.parse(), d.vm_generation_id.parse());
     let (Ok(address), Ok(vm_generation_id)) = parsed else {
-        return Ok(Err(
-            "its row in the store holds no valid address or machine id".into(),
-        ));
+        return Err("its row in the store holds no valid address or machine id".into());
     };
-    Ok(Ok(RunRequest {
+    Ok(RunRequest {
         generation: d.generation,
         size: d.size,
         disk,
@@ -358,8 +366,8 @@ async fn run_request(
             outside: d.outside,
         }),
         vm_generation_id,
-        ready_timeout_ms: u64::from(seconds) * 1000,
-    }))
+        ready_timeout_ms,
+    })
 }
 
 async fn suspend(app: &App, seen: &Desktop) -> Result<Progress, StepError> {
@@ -446,7 +454,7 @@ async fn recover(app: &App, seen: &Desktop) -> Result<Progress, StepError> {
     if seen.phase == Phase::Stopped {
         return change(app, seen, |d, _| {
             d.desired = Desired::Stopped;
-            d.generation = d.generation.next();
+            d.renew_generation();
             d.notice = Some("It was shut down from inside.".into());
         })
         .await;
@@ -463,7 +471,7 @@ async fn recover(app: &App, seen: &Desktop) -> Result<Progress, StepError> {
                 d.restarts += 1;
                 d.source = recovery.source;
                 d.renew = recovery.renew;
-                d.generation = d.generation.next();
+                d.renew_generation();
                 d.machine_id = orders::fresh::machine_id();
                 d.vm_generation_id = orders::fresh::vm_generation_id();
                 if recovery.source == Source::Cold {

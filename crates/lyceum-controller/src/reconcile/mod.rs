@@ -8,12 +8,14 @@
 //! | [`step`], [`act`] | one desktop, one step |
 //! | [`watch`] | what hosts observe, into the store |
 //! | [`hand_out`] | the capture before a hand-out |
+//! | [`moves`] | running desktops on other hosts, hosts that are emptied |
 //! | [`prepare`] | releases verified on every host before they are asked for |
 //! | [`pressure`] | room on a host that runs out of real memory |
 //! | [`sweep`] | nothing is left on the tiers that no row names |
 
 pub mod act;
 pub mod hand_out;
+pub mod moves;
 pub mod observe;
 pub mod prepare;
 pub mod pressure;
@@ -38,6 +40,7 @@ pub fn spawn(app: &App) -> JoinSet<()> {
     set.spawn(desktops(app.clone()));
     set.spawn(watch::run(app.clone()));
     set.spawn(hand_out::run(app.clone()));
+    set.spawn(moves::run(app.clone()));
     set.spawn(prepare::run(app.clone()));
     set.spawn(pressure::run(app.clone()));
     set.spawn(sweep::run(app.clone()));

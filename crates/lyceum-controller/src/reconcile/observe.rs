@@ -29,6 +29,14 @@ pub fn heard(
             Heard::Same
         };
     };
+    if row.moving_to.as_ref() == Some(host) && seen.generation == row.handed_out {
+        // It arrived, whoever tells it first.
+        return if seen.phase == Phase::Running {
+            Heard::Row(Box::new(super::moves::runs_there(row, host, now)))
+        } else {
+            Heard::Same
+        };
+    }
     if row.host.as_ref() != Some(host) {
         // Stopped here, or given to another host since. What still runs here must not.
         return if seen.phase.may_hold_disk() && seen.generation <= row.generation {
@@ -39,6 +47,10 @@ pub fn heard(
     }
     // An older one is ended by its host as soon as it is told the newer generation.
     if seen.generation != row.generation || row.observed_generation != row.generation {
+        return Heard::Same;
+    }
+    // Its machine here ends when it has moved; whether it has, the move finds out.
+    if row.moving_to.is_some() && !seen.phase.may_hold_disk() {
         return Heard::Same;
     }
     let mut new = row.clone();
@@ -53,7 +65,9 @@ pub fn heard(
                 new.delta = None;
                 new.delta_bytes = None;
             }
-            new.started_by = seen.started_by.clone().or(new.started_by);
+            // A move is no start.
+            let started = seen.started_by.clone().filter(|by| by != "move");
+            new.started_by = started.or(new.started_by);
             new.cold_reason = seen.cold_reason.clone();
             new.guest_address = seen.address.clone();
             new.ssh_host_key = seen.ssh_host_key.clone().or(new.ssh_host_key);
@@ -94,7 +108,7 @@ pub fn vanished(
 ) -> Option<Desktop> {
     let told = row.host.as_ref() == Some(host) && row.observed_generation == row.generation;
     // `changed` is when it was told or last heard; an answer to an older question says nothing.
-    if !told || !row.phase.may_hold_disk() || asked_at <= row.changed {
+    if !told || !row.phase.may_hold_disk() || asked_at <= row.changed || row.moving_to.is_some() {
         return None;
     }
     let mut new = row.clone();

@@ -1,6 +1,7 @@
 //! Forks promise more memory than there is. A host that runs out of real memory
-//! first admits no more; when that is not enough, its throw-away desktops are
-//! suspended, one at a time and the quietest first, before the kernel kills anything.
+//! first admits no more; when that is not enough, its throw-away desktops are moved to
+//! hosts that have room, or suspended where none has, one at a time and the quietest first, before
+//! the kernel kills anything.
 
 use crate::app::App;
 use crate::orders::{self, By, Target, Want};
@@ -79,27 +80,42 @@ async fn round(app: &App, short: &mut HashMap<HostId, u32>) -> Result<(), super:
         let all = desktops::all(&app.store).await?;
         if all
             .iter()
-            .any(|d| d.host.as_ref() == Some(&agent.id) && d.phase == Phase::Suspending)
+            .any(|d| d.host.as_ref() == Some(&agent.id) && (d.phase == Phase::Suspending || d.moving_to.is_some()))
         {
             continue;
         }
         let Some(quietest) = victim(&agent.id, &all, &app.live.desktops()) else {
             continue;
         };
-        tracing::warn!(host = %agent.id, desktop = %quietest.id, "short of memory: suspending it");
         let settings = app.settings().await?;
         let mut tx = app.store.begin_write().await?;
         let Some(desktop) = desktops::get_tx(&mut tx, &quietest.id).await? else {
             continue;
         };
         let name = desktop.hostname.to_string();
+        let by = By {
+            login: "system".into(),
+        };
+        let reason = format!("{} runs out of memory", agent.id);
+        let moved = orders::moves::give(
+            &mut tx, &settings, &by, &desktop, &name, None, None, &reason, now,
+        )
+        .await;
+        match moved {
+            Ok(_) => {
+                tracing::warn!(host = %agent.id, desktop = %desktop.id, "short of memory: moving it away");
+                tx.commit().await?;
+                continue;
+            }
+            Err(why) => {
+                tracing::warn!(host = %agent.id, desktop = %desktop.id, "short of memory: suspending it, since it can't be moved: {why}");
+            }
+        }
         let scope = orders::desktop_scope(&desktop, &name);
         orders::give(
             &mut tx,
             &settings,
-            &By {
-                login: "system".into(),
-            },
+            &by,
             scope,
             Want::Suspend,
             vec![Target { desktop, name }],

@@ -76,6 +76,8 @@ pub fn next(d: &Desktop) -> Step {
         Desired::Suspended => match (&d.host, d.phase) {
             (None, _) if d.delta.is_some() => Step::Reached,
             (None, _) => Step::GiveUp("it does not run, so there is nothing to suspend".into()),
+            // Where it is to be suspended shows when it has moved.
+            (Some(_), _) if d.moving_to.is_some() => Step::Wait,
             (Some(_), Phase::Running) if told => Step::Suspend,
             (Some(_), Phase::Failed | Phase::Stopped | Phase::Suspended) if told => Step::GiveUp(
                 format!("it ended before it could be suspended: {}", d.detail),

@@ -27,6 +27,8 @@ pub(crate) fn desktop() -> Desktop {
         ordered_at: 0,
         gave_up: false,
         generation: Generation(0),
+        handed_out: Generation(0),
+        moving_to: None,
         release: Some("r1".parse().expect("id")),
         host: None,
         overlay: None,

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod console;
+mod moves;
 mod world;
 
 use serde_json::{Value, json};

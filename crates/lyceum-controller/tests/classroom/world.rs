@@ -83,6 +83,16 @@ impl Classroom {
         )
     }
 
+    /// Machines behave like this.
+    pub fn simulated(students: usize, sim: SimConfig) -> Classroom {
+        Self::with(students, sim)
+    }
+
+    /// What outlives agents.
+    pub fn sim_world(&self) -> SimWorld {
+        self.world.clone()
+    }
+
     fn with(students: usize, sim: SimConfig) -> Classroom {
         Self::with_store(students, sim, None)
     }

@@ -39,6 +39,15 @@ pub struct SetArgs {
     /// Minutes a session lives without being used
     #[arg(long)]
     session_idle_minutes: Option<u32>,
+    /// Desktops moved at once away from one host, or to one
+    #[arg(long)]
+    moves_per_host: Option<u32>,
+    /// Most that moves away from one host use together, megabits per second; 0: no limit
+    #[arg(long)]
+    move_mbit_per_s: Option<u32>,
+    /// Seconds a move may take until the desktop is handed over
+    #[arg(long)]
+    move_timeout_s: Option<u32>,
 }
 
 /// Runs the command.
@@ -54,6 +63,9 @@ pub async fn run(ctx: &Context, command: SettingsCommand) -> anyhow::Result<()> 
                 fork_timeout_s: args.fork_timeout_s,
                 cold_timeout_s: args.cold_timeout_s,
                 session_idle_minutes: args.session_idle_minutes,
+                moves_per_host: args.moves_per_host,
+                move_mbit_per_s: args.move_mbit_per_s,
+                move_timeout_s: args.move_timeout_s,
             };
             if patch == SettingsPatch::default() {
                 return Err(Exit::usage(
