@@ -43,6 +43,9 @@ pub(super) struct Size {
     pub(super) members: Vec<usize>,
 }
 
+/// The best step between two hosts, and the versions of them it was found for.
+type Known = (u32, u32, Option<Step>);
+
 pub(super) struct Search<'a> {
     pub(super) world: World<'a>,
     by: By,
@@ -50,7 +53,7 @@ pub(super) struct Search<'a> {
     mean: f64,
     pub(super) sizes: Vec<Vec<Size>>,
     version: Vec<u32>,
-    cache: HashMap<(usize, usize, bool), (u32, u32, Option<Step>)>,
+    cache: HashMap<(usize, usize, bool), Known>,
     /// The least that a single move has to gain, where it doesn't gain `least_spread`.
     least: f64,
     /// The least that a single move has to take off the standard deviation.
