@@ -3,7 +3,7 @@
 //! `cargo run --release -p lyceum-placement --example plan-bench` prints one JSON object;
 //! with `-- --compare DIR` also writes clusters for other balancers there (see scripts/bench-plan).
 //! This is a program beside the crate: the crate itself does no I/O.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::expect_used)]
 
 use lyceum_placement::*;
 use std::fmt::Write as _;

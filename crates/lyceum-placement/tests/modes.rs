@@ -1,5 +1,5 @@
 //! What each mode does, and what it says when it does nothing.
-#![allow(missing_docs, dead_code)]
+#![allow(missing_docs, dead_code, clippy::unwrap_used)]
 
 mod common;
 use common::*;
@@ -358,8 +358,10 @@ fn contradictions_are_errors_with_their_place() {
         error(&|s| s.hosts[0].memory_mib = u64::MAX),
         "hosts[0].memory_mib"
     );
-    let mut policy = PlanPolicy::default();
-    policy.cpu_high = f64::NAN;
+    let policy = PlanPolicy {
+        cpu_high: f64::NAN,
+        ..PlanPolicy::default()
+    };
     assert_eq!(
         plan(&classroom(&[1]), &policy, NOW).unwrap_err().place,
         "policy.cpu_high"

@@ -1,5 +1,5 @@
 //! Plans against exact answers: everything there is, tried.
-#![allow(missing_docs, dead_code)]
+#![allow(missing_docs, dead_code, clippy::unwrap_used)]
 
 mod common;
 use common::*;

@@ -1,5 +1,5 @@
 //! Random clusters, and a second opinion on plans: the rules written down once more, plainly.
-#![allow(dead_code, missing_docs)]
+#![allow(dead_code, missing_docs, clippy::unwrap_used)]
 
 use lyceum_placement::*;
 use proptest::prelude::*;
