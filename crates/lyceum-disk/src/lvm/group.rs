@@ -16,9 +16,9 @@ use super::report::{self, Lv, Pv};
 use super::{Layout, mount};
 use crate::{DiskError, tool};
 use lyceum_model::Tier;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Tag of physical volumes on SSD.
 pub const FAST_TAG: &str = "lyceum.fast";
@@ -46,9 +46,19 @@ pub struct Group {
     name: String,
     /// Bytes of an extent.
     pub extent: u64,
-    /// What stands still. Its lock lets one change happen at a time: two that look at the room
-    /// and then take it would take it twice.
-    frozen: Mutex<BTreeSet<PathBuf>>,
+    /// One change at a time: two that look at the room and then take it would take it twice.
+    change: Mutex<()>,
+    /// What stands still.
+    frozen: Arc<Mutex<BTreeMap<PathBuf, Still>>>,
+}
+
+/// How far a file system is that is to stand still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Still {
+    /// What was written before is being stored, which on a full pool takes until it is extended.
+    Going,
+    /// It does.
+    Stands,
 }
 
 impl Group {
@@ -83,7 +93,8 @@ impl Group {
             uuid: group.uuid.clone(),
             name: group.name.clone(),
             extent: group.extent,
-            frozen: Mutex::new(BTreeSet::new()),
+            change: Mutex::new(()),
+            frozen: Arc::default(),
         })
     }
 
@@ -137,8 +148,8 @@ impl Group {
         Ok(layout.usable(&free) / self.extent * self.extent)
     }
 
-    fn frozen(&self) -> MutexGuard<'_, BTreeSet<PathBuf>> {
-        self.frozen.lock().unwrap_or_else(PoisonError::into_inner)
+    fn frozen(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Still>> {
+        lock(&self.frozen)
     }
 
     /// One change; changes wait for each other.
@@ -146,28 +157,65 @@ impl Group {
     /// LVM stops the file systems on an origin and on all its snapshots for a moment, which
     /// fails when one of them stands still already: those go on for as long as the change takes.
     pub fn change(&self, what: &str, program: &str, arguments: &[&str]) -> Result<(), DiskError> {
-        let frozen = self.frozen();
-        for path in frozen.iter() {
+        let _one = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        let still: Vec<PathBuf> = self
+            .frozen()
+            .iter()
+            .filter(|(_, still)| **still == Still::Stands)
+            .map(|(path, _)| path.clone())
+            .collect();
+        for path in &still {
             mount::thaw(path)?;
         }
         let done = tool::must(what, program, "lvm2", arguments).map(drop);
-        for path in frozen.iter() {
-            mount::freeze(path)?;
+        for path in still {
+            // Unless it was let go meanwhile.
+            if let Some(entry) = self.frozen().get_mut(&path) {
+                *entry = Still::Going;
+                self.begin_freeze(path);
+            }
         }
         done
     }
 
-    /// Makes the writes to a mounted volume wait, or go on.
+    /// Makes the writes to a mounted volume wait, or go on. Does not wait for what is being
+    /// written: on a full pool only an extension, which others make, ends that.
     pub fn freeze(&self, at: &Path, on: bool) -> Result<(), DiskError> {
         let mut frozen = self.frozen();
         if on {
-            mount::freeze(at)?;
-            frozen.insert(at.to_owned());
-        } else {
-            frozen.remove(at);
-            mount::thaw(at)?;
+            if !frozen.contains_key(at) {
+                frozen.insert(at.to_owned(), Still::Going);
+                self.begin_freeze(at.to_owned());
+            }
+            return Ok(());
         }
-        Ok(())
+        match frozen.remove(at) {
+            // Its thread sees that it is not wanted any more.
+            Some(Still::Going) => Ok(()),
+            // Also what an earlier start of the agent left standing.
+            Some(Still::Stands) | None => mount::thaw(at),
+        }
+    }
+
+    fn begin_freeze(&self, at: PathBuf) {
+        let frozen = self.frozen.clone();
+        std::thread::spawn(move || {
+            let done = mount::freeze(&at);
+            let mut frozen = lock(&frozen);
+            match (done, frozen.get_mut(&at)) {
+                (Ok(()), Some(entry)) => *entry = Still::Stands,
+                (Ok(()), None) => {
+                    if let Err(error) = mount::thaw(&at) {
+                        tracing::error!(at = %at.display(), %error, "it stands still and should not");
+                    }
+                }
+                (Err(error), _) => {
+                    // Tried again at the next look.
+                    frozen.remove(&at);
+                    tracing::error!(at = %at.display(), %error, "its writes can't be stopped");
+                }
+            }
+        });
     }
 
     /// Makes a plain volume of at least `bytes` on a tier.
@@ -238,6 +286,10 @@ impl Group {
             ),
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// An identifier as part of a volume's name.

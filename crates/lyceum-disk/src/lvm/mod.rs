@@ -20,10 +20,11 @@ mod points;
 pub mod report;
 mod room;
 pub mod setup;
+mod snapshot;
 mod watch;
 
-pub use driver::LvmDriver;
 pub use group::{FAST_TAG, Group, POOL, SLOW_TAG, TIER_FAST, TIER_SLOW};
+pub use snapshot::LvmDriver;
 
 use lyceum_model::OverlayId;
 use serde::{Deserialize, Serialize};

@@ -4,9 +4,10 @@
 //! another snapshot of the same origin, and gets the blocks of the disk that differ. Either way a
 //! point is a volume that could be a desktop's.
 
-use super::driver::{LvmDriver, RELEASE_TAG, TempVolume, disk_volume, lost, tag};
+use super::LvmDriver;
 use super::group::{decode, encode};
 use super::report::Lv;
+use super::snapshot::{RELEASE_TAG, TempVolume, disk_volume, lost, tag};
 use super::{Snapshots, mount};
 use crate::driver::Point;
 use crate::error::Context;

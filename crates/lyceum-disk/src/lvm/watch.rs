@@ -1,12 +1,13 @@
 //! Looking at what fills up, and the pool of thin snapshots.
 
+use super::LvmDriver;
 use super::Snapshots;
-use super::driver::{LvmDriver, overlay_of};
 use super::group::POOL;
 use super::report::{Lv, share};
 use super::room::{Store, step};
-use crate::DiskError;
+use super::snapshot::overlay_of;
 use crate::driver::Tended;
+use crate::{DiskError, tool};
 use lyceum_model::{OverlayId, Tier};
 use std::fs;
 
@@ -14,8 +15,47 @@ use std::fs;
 const MOST_METADATA: u64 = 15 << 30;
 /// Chunks of the pool: what is allocated, and copied from the origin, at a first write.
 const POOL_CHUNK: &str = "64k";
+const POOL_CHUNK_BYTES: u64 = 64 << 10;
 /// How long a full pool keeps writes waiting before it fails them: for ever.
 const NO_SPACE_TIMEOUT: &str = "/sys/module/dm_thin_pool/parameters/no_space_timeout";
+
+/// A pool's metadata is extended when less than a third of it is left.
+const METADATA_SHARE: u64 = 3;
+
+/// Whether a line of `dmsetup status`, without the group's name, is one of a store that may have
+/// to be extended, or that can't be read. Units are sectors, and a pool's own chunks.
+fn wants_room(line: &str, headroom: u64) -> bool {
+    let Some((name, status)) = line.split_once(": ") else {
+        return false;
+    };
+    let mut words = status.split_whitespace().skip(2);
+    let fraction = |word: Option<&str>| -> Option<(u64, u64)> {
+        let (used, all) = word?.split_once('/')?;
+        Some((used.parse().ok()?, all.parse().ok()?))
+    };
+    match words.next() {
+        Some("snapshot") if name.starts_with("d.") => match fraction(words.next()) {
+            Some((used, all)) => all.saturating_sub(used).saturating_mul(512) < headroom,
+            // "Invalid", "Overflow", or something new.
+            None => true,
+        },
+        Some("thin-pool") => {
+            // Transaction, metadata, data; then words, of which only "rw" is well.
+            let (metadata, data) = (fraction(words.nth(1)), fraction(words.next()));
+            let well = words.any(|word| word == "rw");
+            match (metadata, data) {
+                (Some((used, all)), Some((chunks, total))) => {
+                    let left = total
+                        .saturating_sub(chunks)
+                        .saturating_mul(POOL_CHUNK_BYTES);
+                    !well || left < headroom || all.saturating_sub(used) < all / METADATA_SHARE
+                }
+                _ => true,
+            }
+        }
+        _ => false,
+    }
+}
 
 pub(super) fn no_pool() -> DiskError {
     DiskError::Damaged(
@@ -88,7 +128,30 @@ impl LvmDriver {
         }
     }
 
+    /// Whether the kernel's own figures leave nothing to do. It is asked every second, and LVM's
+    /// programs look at all disks each time; this one does not.
+    fn calm(&self) -> Result<bool, DiskError> {
+        if !LvmDriver::strained(self).paused.is_empty() {
+            return Ok(false);
+        }
+        let text = tool::must(
+            "can't ask how full the snapshots are",
+            "dmsetup",
+            "dmsetup",
+            &["status"],
+        )?;
+        let prefix = self.group.device("");
+        let prefix = prefix.file_name().unwrap_or_default().to_string_lossy();
+        Ok(!text
+            .lines()
+            .filter_map(|line| line.strip_prefix(&*prefix))
+            .any(|line| wants_room(line, self.config.headroom_bytes)))
+    }
+
     pub(super) fn watch(&self) -> Result<Vec<Tended>, DiskError> {
+        if self.calm()? {
+            return Ok(Vec::new());
+        }
         let volumes = self.group.volumes()?;
         let mut done = Vec::new();
         match self.config.snapshots {
@@ -190,7 +253,7 @@ impl LvmDriver {
             // Also when it is marked already: after a start of the agent the mark is a guess.
             self.group.freeze(&at, true)?;
         }
-        if writable == !paused {
+        if writable != paused {
             return Ok(());
         }
         if writable {
@@ -241,7 +304,13 @@ impl LvmDriver {
         };
         let free = group.free(Tier::Fast, self.config.fast_layout)?;
         // A third of it: a chunk needs some 64 bytes, so even a small pool's lasts for a while.
-        let mut metadata_step = step(metadata, free, group.extent, size / 3, writable);
+        let mut metadata_step = step(
+            metadata,
+            free,
+            group.extent,
+            size / METADATA_SHARE,
+            writable,
+        );
         if metadata_step.extend > 0 {
             let by = format!("+{}b", metadata_step.extend);
             let made = group.change(
@@ -262,7 +331,8 @@ impl LvmDriver {
                 }),
                 Err(error) => {
                     tracing::error!(%error, "the pool's metadata can't be extended");
-                    metadata_step = step(metadata, 0, group.extent, size / 3, writable);
+                    metadata_step =
+                        step(metadata, 0, group.extent, size / METADATA_SHARE, writable);
                 }
             }
         }
@@ -271,5 +341,42 @@ impl LvmDriver {
             self.let_write(&overlay, writable, done)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MB: u64 = 1 << 20;
+
+    #[test]
+    fn the_kernel_s_figures_are_read() {
+        // 80 MiB, of which 8 KiB are taken.
+        let snapshot = "d.x: 0 786432 snapshot 16/163840 16";
+        assert!(!wants_room(snapshot, 64 * MB));
+        assert!(wants_room(snapshot, 81 * MB));
+        assert!(wants_room("d.x: 0 786432 snapshot Invalid", MB));
+        // A restore point is never written again.
+        assert!(!wants_room(
+            "p.x: 0 786432 snapshot 163840/163840 16",
+            64 * MB
+        ));
+        assert!(!wants_room("r.abc: 0 786432 snapshot-origin", 64 * MB));
+        let pool = "pool-tpool: 0 524288 thin-pool 1 414/4096 96/4096 - rw discard_passdown queue_if_no_space - 1024 ";
+        assert!(!wants_room(pool, 64 * MB));
+        assert!(wants_room(pool, 251 * MB));
+        assert!(wants_room(&pool.replace("414/", "3000/"), 64 * MB));
+        assert!(wants_room(&pool.replace(" rw ", " out_of_data_space "), MB));
+        assert!(wants_room("pool-tpool: 0 524288 thin-pool Fail", MB));
+        assert!(!wants_room("tier--fast: 0 1024 linear", MB));
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_makes_it_panic(line in ".{0,120}", headroom: u64) {
+            let _ = wants_room(&line, headroom);
+        }
     }
 }

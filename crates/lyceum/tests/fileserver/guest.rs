@@ -292,7 +292,11 @@ impl Guest {
                 Ok(stream) => break stream,
                 Err(error) => assert!(began.elapsed() < PATIENCE, "{error}"),
             }
-            assert!(child.try_wait().unwrap().is_none(), "QEMU ended: {}", std::fs::read_to_string(path("qemu.log")).unwrap());
+            assert!(
+                child.try_wait().unwrap().is_none(),
+                "QEMU ended: {}",
+                std::fs::read_to_string(path("qemu.log")).unwrap()
+            );
             std::thread::sleep(Duration::from_millis(50));
         };
         let answers: Answers = Arc::default();

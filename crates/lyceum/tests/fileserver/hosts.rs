@@ -68,7 +68,12 @@ fn read_all(guest: &Guest, target: &str) {
 fn a_host_mounts_the_tiers_and_nobody_else_does() {
     let lab = Lab::new();
     let server = lab.boot(file_server(disks(1024, 1024)));
-    init(&server, "--driver qcow2 --disk-network 10.77.0.1 --hosts 10.77.0.0/24");
+    // With room for volumes beside the tiers' file systems; files come first.
+    init(
+        &server,
+        "--driver lvm-thin --disk-network 10.77.0.1 --hosts 10.77.0.0/24",
+    );
+    server.run("sed -i 's/^driver.*/driver = \"qcow2\"/' /etc/lyceum/storage.toml");
     let agent = start(&lab, &server);
     let release = agent.release("d", 16);
     for n in 0..20 {
@@ -82,28 +87,43 @@ fn a_host_mounts_the_tiers_and_nobody_else_does() {
     let host = lab.boot(host());
     start_host(&host);
     let mounts = host.run("grep ' nfs4 ' /proc/mounts");
-    for words in ["10.77.0.1:/srv/lyceum/fast /srv/fast", "vers=4.2", "hard", "nconnect=4", "nosuid", "nodev"] {
+    for words in [
+        "10.77.0.1:/srv/lyceum/fast /srv/fast",
+        "vers=4.2",
+        "hard",
+        "nconnect=4",
+        "nosuid",
+        "nodev",
+    ] {
         assert!(mounts.contains(words), "{words}: {mounts}");
     }
 
     once_per_host(&host, &release);
     // A desktop's own writes reach the slow tier.
-    let wrote = host.run(&format!("qemu-io -c 'write -P 0x61 4k 64k' -c flush {}", nodes("q-0", &release)));
+    let wrote = host.run(&format!(
+        "qemu-io -c 'write -P 0x61 4k 64k' -c flush {}",
+        nodes("q-0", &release)
+    ));
     assert!(!wrote.contains("failed"), "{wrote}");
-    let own = server.run(&format!("qemu-io -r -f qcow2 -c 'read -P 0x61 4k 64k' {SLOW}/overlays/q-0.qcow2"));
+    let own = server.run(&format!(
+        "qemu-io -r -f qcow2 -c 'read -P 0x61 4k 64k' {SLOW}/overlays/q-0.qcow2"
+    ));
     assert!(!own.contains("failed"), "{own}");
     // Locks are seen on the other machine: a disk that a host has open is not reset.
     host.run(&format!(
         "mkfifo /tmp/hold; (qemu-io {} </tmp/hold >/tmp/held 2>&1 &) ; exec 5>/tmp/hold; echo 'write -P 0x62 0 4k' >&5; until grep -q wrote /tmp/held; do sleep 0.2; done; (sleep 600 >&5 2>/dev/null & echo $! >/tmp/holder)",
         nodes("q-1", &release)
     ));
-    let refused = agent.try_post::<()>("/v1/overlays/q-1/reset", serde_json::Value::Null).unwrap_err();
+    let refused = agent
+        .try_post::<()>("/v1/overlays/q-1/reset", serde_json::Value::Null)
+        .unwrap_err();
     assert_eq!(refused.code(), Some("in_use"), "{refused}");
     host.run("kill $(cat /tmp/holder)");
     host.until("! pgrep qemu-io");
     let () = agent.post("/v1/overlays/q-1/reset", serde_json::Value::Null);
 
     others(&host, &server);
+    volumes(&lab, &server, &host, &release);
     restarted(&lab, server, &host, &release);
 }
 
@@ -126,28 +146,82 @@ fn once_per_host(host: &Guest, release: &str) {
         all / 20,
         20.0 * alone as f64 / all as f64
     );
-    assert!(all * 15 <= 20 * alone, "20 desktops read {all} bytes, one alone {alone}");
-    assert!(control < 64 << 10, "{control} bytes of disk traffic on the control network");
+    assert!(
+        all * 15 <= 20 * alone,
+        "20 desktops read {all} bytes, one alone {alone}"
+    );
+    assert!(
+        control < 64 << 10,
+        "{control} bytes of disk traffic on the control network"
+    );
 }
 
 /// Whoever is not on the list gets nothing; a host with other tiers before does not start.
 fn others(host: &Guest, server: &Guest) {
-    let other = host.try_run("mkdir -p /mnt/x; timeout 60 mount -t nfs4 -o vers=4.2,retry=0 10.77.0.1:/etc /mnt/x");
+    let other = host.try_run(
+        "mkdir -p /mnt/x; timeout 60 mount -t nfs4 -o vers=4.2,retry=0 10.77.0.1:/etc /mnt/x",
+    );
     assert_ne!(other.status, 0, "a folder that is no tier was mounted");
-    let older = host.try_run(&format!("timeout 60 mount -t nfs -o vers=3,retry=0,nolock 10.77.0.1:{FAST} /mnt/x"));
+    let older = host.try_run(&format!(
+        "timeout 60 mount -t nfs -o vers=3,retry=0,nolock 10.77.0.1:{FAST} /mnt/x"
+    ));
     assert_ne!(older.status, 0, "an older protocol was taken");
     host.run("ip address add 10.78.0.2/24 dev eth1");
     server.run("ip address add 10.78.0.1/24 dev eth1");
-    let elsewhere = host.try_run(&format!("timeout 60 mount -t nfs4 -o vers=4.2,retry=0 10.78.0.1:{FAST} /mnt/x"));
-    assert_ne!(elsewhere.status, 0, "it was mounted by an address that is not the disk network's");
+    let elsewhere = host.try_run(&format!(
+        "timeout 60 mount -t nfs4 -o vers=4.2,retry=0 10.78.0.1:{FAST} /mnt/x"
+    ));
+    assert_ne!(
+        elsewhere.status, 0,
+        "it was mounted by an address that is not the disk network's"
+    );
 
     // Other tiers than this host had.
     stop(host, "TERM");
     host.run("cp /var/lib/lyceum/host/tiers.json /tmp/; sed -i 's/[0-9]/7/g' /var/lib/lyceum/host/tiers.json; : >/var/log/lyceum.log");
-    let refused = host.try_run("timeout 60 /opt/payload/lyceum host --config /etc/lyceum/host.toml 2>&1");
-    assert!(refused.status != 0 && refused.text.contains("other tiers"), "{}", refused.text);
+    let refused =
+        host.try_run("timeout 60 /opt/payload/lyceum host --config /etc/lyceum/host.toml 2>&1");
+    assert!(
+        refused.status != 0 && refused.text.contains("other tiers"),
+        "{}",
+        refused.text
+    );
     host.run("cp /tmp/tiers.json /var/lib/lyceum/host/");
     start_host(host);
+}
+
+/// A desktop's volume is a file system of its own; hosts reach it below the tier that they mounted.
+fn volumes(lab: &Lab, server: &Guest, host: &Guest, release: &str) {
+    stop(server, "TERM");
+    server.run("sed -i 's/^driver.*/driver = \"lvm\"/' /etc/lyceum/storage.toml");
+    let agent = start(lab, server);
+    for n in 0..2 {
+        agent.clone_release(release, &format!("v-{n}"));
+    }
+    let file = |n: u32| format!("/srv/slow/volumes/v-{n}/disk.qcow2");
+    let said = host.run(&format!(
+        "qemu-io -f qcow2 -c 'read -P 0x41 0 16M' -c 'write -P 0x51 4k 64k' -c flush {}",
+        file(0)
+    ));
+    assert!(!said.contains("failed"), "{said}");
+    // Copies of one file system: each host must see each desktop's own.
+    let said = host.run(&format!(
+        "qemu-io -r -f qcow2 -c 'read -P 0x41 0 16M' {}",
+        file(1)
+    ));
+    assert!(!said.contains("failed"), "{said}");
+    // A host that has looked at it, and holds nothing open, is not in the way.
+    let () = agent.post("/v1/overlays/v-0/reset", serde_json::Value::Null);
+    host.until(&format!(
+        "qemu-io -r -f qcow2 -c 'read -P 0x41 0 16M' {} | grep -v failed",
+        file(0)
+    ));
+    agent.delete("/v1/overlays/v-1");
+    host.until(&format!("! test -e {}", file(1)));
+    agent.delete("/v1/overlays/v-0");
+    stop(server, "TERM");
+    server.run("sed -i 's/^driver.*/driver = \"qcow2\"/' /etc/lyceum/storage.toml");
+    start(lab, server);
 }
 
 /// The file server goes down under a desktop that writes: it waits, and goes on.
@@ -163,11 +237,22 @@ fn restarted(lab: &Lab, server: Guest, host: &Guest, release: &str) {
     let began = Instant::now();
     let agent = start(lab, &server);
     host.until("grep -q over /tmp/rounds");
-    eprintln!("after {before} rounds the server was cut; all was over {:.0} s after it was started again", began.elapsed().as_secs_f64());
+    eprintln!(
+        "after {before} rounds the server was cut; all was over {:.0} s after it was started again",
+        began.elapsed().as_secs_f64()
+    );
     let said = host.run("cat /tmp/rounds");
-    assert!(!said.contains("broken") && !said.contains("failed"), "{said}");
-    let reads: Vec<String> = (1..=40).map(|n| format!("-c 'read -P {n} {n}00k 64k'")).collect();
-    let said = server.run(&format!("qemu-io -r -f qcow2 {} {SLOW}/overlays/q-2.qcow2", reads.join(" ")));
+    assert!(
+        !said.contains("broken") && !said.contains("failed"),
+        "{said}"
+    );
+    let reads: Vec<String> = (1..=40)
+        .map(|n| format!("-c 'read -P {n} {n}00k 64k'"))
+        .collect();
+    let said = server.run(&format!(
+        "qemu-io -r -f qcow2 {} {SLOW}/overlays/q-2.qcow2",
+        reads.join(" ")
+    ));
     assert!(!said.contains("failed"), "{said}");
     assert_eq!(agent.facts().durability, "safe");
 }

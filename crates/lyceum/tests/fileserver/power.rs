@@ -52,7 +52,9 @@ fn begin(host: &Guest, target: &str, rounds: u64) {
     host.run("rm -f /tmp/script /tmp/rounds");
     for piece in text.as_bytes().chunks(256 << 10) {
         let piece = std::str::from_utf8(piece).unwrap();
-        host.run(&format!("cat >>/tmp/script <<'END'\n{piece}\nEND\ntruncate -s -1 /tmp/script"));
+        host.run(&format!(
+            "cat >>/tmp/script <<'END'\n{piece}\nEND\ntruncate -s -1 /tmp/script"
+        ));
     }
     host.run(&format!(
         "(stdbuf -oL qemu-io {target} </tmp/script >/tmp/rounds 2>&1; echo over >>/tmp/rounds) >/dev/null 2>&1 &"
@@ -65,7 +67,10 @@ fn flushed(host: &Guest) -> u64 {
 }
 
 fn signal(guest: &Guest, name: &str) {
-    let done = Command::new("kill").args([name, &guest.pid().to_string()]).status().unwrap();
+    let done = Command::new("kill")
+        .args([name, &guest.pid().to_string()])
+        .status()
+        .unwrap();
     assert!(done.success());
 }
 
@@ -76,7 +81,10 @@ fn tool(program: &str, arguments: &[&str]) -> (i32, String) {
         .output()
         .unwrap();
     let text = [output.stdout, output.stderr].concat();
-    (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&text).into_owned())
+    (
+        output.status.code().unwrap_or(-1),
+        String::from_utf8_lossy(&text).into_owned(),
+    )
 }
 
 /// What a boot after that instant would find: how many flushed writes are lost.
@@ -87,10 +95,15 @@ fn lost(copy: &Path, rounds: u64) -> u64 {
     assert!(status <= 1, "the tier is not readable: {said}");
     let disk = copy.with_extension("qcow2");
     let to = disk.to_str().unwrap();
-    let (_, said) = tool("debugfs", &["-R", &format!("dump /overlays/q-0.qcow2 {to}"), image]);
+    let (_, said) = tool(
+        "debugfs",
+        &["-R", &format!("dump /overlays/q-0.qcow2 {to}"), image],
+    );
     assert!(disk.exists(), "the disk is gone: {said}");
-    let node = format!(r#"json:{{"driver":"qcow2","backing":null,"file":{{"driver":"file","filename":"{to}"}}}}"#);
-    let (status, said) = tool("qemu-img", &["check", "-f", "qcow2", to]);
+    let node = format!(
+        r#"json:{{"driver":"qcow2","backing":null,"file":{{"driver":"file","filename":"{to}"}}}}"#
+    );
+    let (status, said) = tool("qemu-img", &["check", &node]);
     // 3: clusters that nothing refers to, of a write that was on its way.
     assert!(status == 0 || status == 3, "the disk is damaged: {said}");
     let mut reads = Vec::new();
@@ -109,7 +122,11 @@ fn lost(copy: &Path, rounds: u64) -> u64 {
     for path in [copy, &disk, &list] {
         std::fs::remove_file(path).unwrap();
     }
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     said.matches("verification failed").count() as u64
 }
 
@@ -149,14 +166,29 @@ fn what_was_flushed_survives_power_cuts() {
         let rounds = flushed(&host);
         signal(&server, "-STOP");
         let copy = lab.folder.path().join(format!("cut-{cut}.img"));
-        let (status, said) = tool("cp", &["--sparse=always", disk.to_str().unwrap(), copy.to_str().unwrap()]);
+        let (status, said) = tool(
+            "cp",
+            &[
+                "--sparse=always",
+                disk.to_str().unwrap(),
+                copy.to_str().unwrap(),
+            ],
+        );
         signal(&server, "-CONT");
         assert_eq!(status, 0, "{said}");
         let gone = lost(&copy, rounds);
-        assert_eq!(gone, 0, "{gone} of {} flushed writes are lost at cut {cut}", rounds * PER_FLUSH);
+        assert_eq!(
+            gone,
+            0,
+            "{gone} of {} flushed writes are lost at cut {cut}",
+            rounds * PER_FLUSH
+        );
         (all, most) = (all + rounds * PER_FLUSH, rounds);
     }
-    eprintln!("{cuts} instants, {} flushed writes at the last, {all} looked at in all: 0 lost, 0 disks unreadable", most * PER_FLUSH);
+    eprintln!(
+        "{cuts} instants, {} flushed writes at the last, {all} looked at in all: 0 lost, 0 disks unreadable",
+        most * PER_FLUSH
+    );
 
     // For good. The desktop's writer waits, and goes on.
     let before = flushed(&host);
@@ -170,7 +202,11 @@ fn what_was_flushed_survives_power_cuts() {
         if over != "0" {
             break;
         }
-        assert!(began.elapsed() < crate::guest::PATIENCE, "{}", host.run("tail /tmp/rounds"));
+        assert!(
+            began.elapsed() < crate::guest::PATIENCE,
+            "{}",
+            host.run("tail /tmp/rounds")
+        );
     }
     let said = host.run("grep -v MiB /tmp/rounds | head -n 5");
     assert!(!said.contains("failed") && !said.contains("rror"), "{said}");

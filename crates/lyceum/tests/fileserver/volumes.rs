@@ -87,7 +87,7 @@ fn life(driver: &str) {
         second.text
     );
 
-    let release = agent.release("d", 8);
+    let release = agent.release("d", 24);
     let () = agent.post(&format!("/v1/releases/{release}/prepare"), Value::Null);
     let mut times = Vec::new();
     for n in 0..20 {
@@ -178,7 +178,7 @@ fn own_writes(agent: &Agent, guest: &Guest) {
     );
     io(guest, &at("o-1"), &["read -P 0x41 0 8M"]);
     let facts = agent.overlay("o-0");
-    assert_eq!(facts.virtual_bytes, 32 << 20);
+    assert_eq!(facts.virtual_bytes, 96 << 20);
     assert!(facts.bytes_on_disk < 4 << 20, "{facts:?}");
     let refused = agent.try_put::<Value>("/v1/overlays/o-0/points/BAD", Value::Null);
     assert!(refused.is_err());
@@ -189,7 +189,7 @@ fn points(agent: &Agent, guest: &Guest) {
     io(
         guest,
         &at("o-0"),
-        &["write -P 0x43 4k 256k", "write -P 0x44 20M 1M", "flush"],
+        &["write -P 0x43 4k 256k", "write -P 0x44 40M 1M", "flush"],
     );
     let later: DiskPoint = agent.put("/v1/overlays/o-0/points/p-2", Value::Null);
     assert!(later.taken >= point.taken);
@@ -210,20 +210,20 @@ fn points(agent: &Agent, guest: &Guest) {
     io(
         guest,
         &at("o-0"),
-        &["read -P 0x42 4k 256k", "read -P 0 20M 1M"],
+        &["read -P 0x42 4k 256k", "read -P 0 40M 1M"],
     );
     // Undone: the later one is there still.
     restore("p-2");
     io(
         guest,
         &at("o-0"),
-        &["read -P 0x43 4k 256k", "read -P 0x44 20M 1M"],
+        &["read -P 0x43 4k 256k", "read -P 0x44 40M 1M"],
     );
     let () = agent.post("/v1/overlays/o-0/reset", Value::Null);
     io(
         guest,
         &at("o-0"),
-        &["read -P 0x41 0 8M", "read -P 0 20M 1M"],
+        &["read -P 0x41 0 8M", "read -P 0 40M 1M"],
     );
     restore("p-1");
     io(guest, &at("o-0"), &["read -P 0x42 4k 256k"]);
@@ -273,25 +273,18 @@ fn in_use(agent: &Agent, guest: &Guest) {
 fn full(agent: &Agent, guest: &Guest, driver: &str) {
     // What is left goes to somebody else, but for a few extents.
     guest.run(
-        "free=$(pvs --noheadings --units b --nosuffix -o pv_free,pv_tags | awk '/slow/{print int($1)}')
+        "free=$(pvs --noheadings --units b --nosuffix -o pv_free -S pv_tags=lyceum.slow | tr -d ' ')
          lvcreate --yes -n filler -L $((free - 8*4194304))b lyceum @lyceum.slow",
     );
-    let refused = (0..40).find_map(|n| {
-        agent
-            .try_clone(&refuse_release(agent), &format!("x-{n}"))
-            .err()
-    });
     if driver == "lvm-classic" {
-        let refused = refused.expect("a clone was made although nothing is left");
+        let refused = agent.try_clone(&release_of_one(agent), "x-1").unwrap_err();
         assert_eq!(refused.code(), Some("tier_full"), "{refused}");
     }
-    for n in 0..40 {
-        let _ = agent.try_delete(&format!("/v1/overlays/x-{n}"));
-    }
-    // Desktops that write and write, all of them at once.
+    // Desktops that write and write, all of them at once; not faster than a busy machine looks.
     guest.run(&format!(
-        "for n in 3 4 5 6 8 9 10 11; do
-           (for round in 1 2 3; do qemu-io -f qcow2 -c \"write -P 0x6$((n % 10)) 8M 20M\" -c flush {SLOW}/volumes/o-$n/disk.qcow2; done >/tmp/w-$n 2>&1; echo over >>/tmp/w-$n) >/dev/null 2>&1 &
+        "for n in 3 4 5 6; do
+           (for mb in $(seq 8 67); do echo \"write -q -P 0x6$n ${{mb}}M 1M\"; echo sleep 1000; done; echo flush) >/tmp/s-$n
+           (qemu-io -f qcow2 {SLOW}/volumes/o-$n/disk.qcow2 </tmp/s-$n >/tmp/w-$n 2>&1; echo over >>/tmp/w-$n) >/dev/null 2>&1 &
          done"
     ));
     let began = Instant::now();
@@ -302,7 +295,7 @@ fn full(agent: &Agent, guest: &Guest, driver: &str) {
             break facts.paused;
         }
         let over = guest.run("grep -l over /tmp/w-* 2>/dev/null | wc -l || true");
-        if over == "8" {
+        if over == "4" {
             break Vec::new();
         }
         assert!(began.elapsed() < crate::guest::PATIENCE);
@@ -314,15 +307,15 @@ fn full(agent: &Agent, guest: &Guest, driver: &str) {
     );
     assert!(!paused.is_empty(), "nobody was stopped");
     guest.run("lvremove --yes lyceum/filler");
-    guest.until("[ $(grep -l over /tmp/w-* | wc -l) = 8 ]");
+    guest.until("[ $(grep -l over /tmp/w-* | wc -l) = 4 ]");
     let began = Instant::now();
     while !agent.facts().paused.is_empty() {
         assert!(began.elapsed() < crate::guest::PATIENCE);
     }
-    for n in [3, 4, 5, 6, 8, 9, 10, 11] {
+    for n in 3..=6 {
         let said = guest.run(&format!("cat /tmp/w-{n}"));
         assert!(!said.contains("failed") && !said.contains("rror"), "{said}");
-        let pattern = format!("read -P 0x6{} 8M 20M", n % 10);
+        let pattern = format!("read -P 0x6{n} 8M 60M");
         io(
             guest,
             &at(&format!("o-{n}")),
@@ -333,6 +326,6 @@ fn full(agent: &Agent, guest: &Guest, driver: &str) {
 }
 
 /// The release that o-1 lies over.
-fn refuse_release(agent: &Agent) -> String {
+fn release_of_one(agent: &Agent) -> String {
     agent.overlay("o-1").disk.release().unwrap().to_string()
 }
