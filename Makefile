@@ -70,14 +70,14 @@ $(IMAGES)/fileserver/root.qcow2: $(FILESERVER_SOURCES)
 	sudo images/build-fileserver "$(CURDIR)/$(IMAGES)/fileserver" && sudo chown -R "$$(id -u):$$(id -g)" $(IMAGES)/fileserver
 
 # Installing Debian into a directory needs root; the helper is built by the ordinary user.
-GUEST := target/x86_64-unknown-linux-gnu/guest/lyceum-guest
+GUEST := $(or $(CARGO_TARGET_DIR),target)/x86_64-unknown-linux-gnu/guest/lyceum-guest
 $(IMAGES)/demo.qcow2: $(GUEST_SOURCES)
 	@mkdir -p $(IMAGES)
 	@if [ "$$(id -u)" = 0 ]; then exec images/build-demo $@; fi; \
 	RUSTFLAGS='-C target-feature=+crt-static -C relocation-model=static' \
 	    cargo build --quiet --profile guest --package lyceum-guest --target x86_64-unknown-linux-gnu; \
 	echo "making the demo image; installing Debian into a directory needs root"; \
-	sudo env LYCEUM_GUEST="$(CURDIR)/$(GUEST)" images/build-demo "$(CURDIR)/$@" && sudo chown "$$(id -u):$$(id -g)" $@
+	sudo env LYCEUM_GUEST="$(abspath $(GUEST))" images/build-demo "$(CURDIR)/$@" && sudo chown "$$(id -u):$$(id -g)" $@
 
 check: web/dist/index.html ## what must hold before a commit besides the tests: format, lints, openapi.json in date
 	scripts/check-dependencies

@@ -1,6 +1,7 @@
 //! Courses and rosters.
 
 use crate::accounts::Role;
+use crate::wording::Wordings;
 use lyceum_model::{CourseId, ImageId, MachineSize, Persistence, ReleaseId, UnixMillis, UserId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -46,6 +47,9 @@ pub struct Course {
     pub running: u32,
     /// Why desktops of this course boot cold instead of being forked; `None` when they fork.
     pub cold_reason: Option<String>,
+    /// How its texts can be put into another language, by the English text.
+    #[serde(default, skip_serializing_if = "Wordings::is_empty")]
+    pub wordings: Wordings,
     /// When it was made.
     pub created: UnixMillis,
 }
@@ -138,6 +142,9 @@ pub struct RosterChange {
     pub unchanged: u32,
     /// Lines that can't be used; with any of these nothing is applied.
     pub problems: Vec<RosterProblem>,
+    /// How the problems' texts can be put into another language, by the English text.
+    #[serde(default, skip_serializing_if = "Wordings::is_empty")]
+    pub wordings: Wordings,
     /// One-time links of new accounts; only in the answer of the real thing.
     pub links: Vec<RosterLink>,
 }

@@ -1,5 +1,6 @@
 //! Desktops.
 
+use crate::wording::Wordings;
 use lyceum_model::{
     CourseId, Desired, DesktopId, HostId, MachineSize, OperationId, Persistence, Phase, ReleaseId,
     UnixMillis, UserId,
@@ -56,6 +57,9 @@ pub struct Desktop {
     /// Something that happened to it that its person should know, for example that its host was
     /// lost and it was started again; until the next order.
     pub notice: Option<String>,
+    /// How its texts can be put into another language, by the English text.
+    #[serde(default, skip_serializing_if = "Wordings::is_empty")]
+    pub wordings: Wordings,
     /// When `phase` last changed.
     pub changed: UnixMillis,
 }

@@ -1,5 +1,6 @@
 //! Hosts and storage.
 
+use crate::wording::Wordings;
 use lyceum_model as model;
 use lyceum_model::{Accelerator, HostId, UnixMillis, disk::TierUsage};
 use serde::{Deserialize, Serialize};
@@ -56,6 +57,9 @@ pub struct Host {
     pub desktops: u32,
     /// Whether it admits more, and if not why.
     pub refuses_because: Option<String>,
+    /// How its texts can be put into another language, by the English text.
+    #[serde(default, skip_serializing_if = "Wordings::is_empty")]
+    pub wordings: Wordings,
     /// The last minutes, oldest first, one point per 5 s, at most 120.
     pub recent: Vec<HostSample>,
 }
@@ -134,6 +138,9 @@ pub struct Storage {
     pub slow_written_today: u64,
     /// Words for the page.
     pub warnings: Vec<String>,
+    /// How its texts can be put into another language, by the English text.
+    #[serde(default, skip_serializing_if = "Wordings::is_empty")]
+    pub wordings: Wordings,
 }
 
 /// `GET health`: whether the parts are there. Anybody may ask; it names nothing.

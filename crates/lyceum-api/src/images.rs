@@ -2,6 +2,7 @@
 //!
 //! image → draft (open for change) → *seal* → release (offered) → in use by courses → retired.
 
+use crate::wording::Wordings;
 use lyceum_model::{
     DraftId, HostId, ImageId, MachineSize, OperationId, Phase, ReleaseId, UnixMillis,
 };
@@ -115,6 +116,9 @@ pub struct Draft {
     pub state: DraftState,
     /// What it is doing or why the last work failed, in words.
     pub detail: String,
+    /// How its texts can be put into another language, by the English text.
+    #[serde(default, skip_serializing_if = "Wordings::is_empty")]
+    pub wordings: Wordings,
     /// 0 to 100 while importing.
     pub percent: Option<f64>,
     /// The machine it is open in: what it is doing.

@@ -22,9 +22,11 @@ pub mod hosts;
 pub mod images;
 pub mod moves;
 pub mod operations;
+pub mod wording;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use wording::Wordings;
 
 /// The one form of an error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -33,6 +35,9 @@ pub struct ApiError {
     pub code: String,
     /// What failed, why, and what to do, for a person.
     pub message: String,
+    /// How its texts can be put into another language, by the English text.
+    #[serde(default, skip_serializing_if = "Wordings::is_empty")]
+    pub wordings: Wordings,
 }
 
 /// A page of rows, newest first.

@@ -1,5 +1,6 @@
 //! Work that a person asked for and that takes time.
 
+use crate::wording::Wordings;
 use lyceum_model::{OperationId, UnixMillis};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -41,6 +42,9 @@ pub struct Operation {
     pub step: String,
     /// What was not reached.
     pub failures: Vec<OperationFailure>,
+    /// How its texts can be put into another language, by the English text.
+    #[serde(default, skip_serializing_if = "Wordings::is_empty")]
+    pub wordings: Wordings,
     /// When it began.
     pub created: UnixMillis,
     /// When it ended.

@@ -7,6 +7,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use lyceum_api::ApiError;
+use lyceum_api::wording::wordings;
 use lyceum_store::StoreError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -138,6 +139,7 @@ impl IntoResponse for ApiFailure {
     fn into_response(self) -> Response {
         let body = ApiError {
             code: self.code.to_owned(),
+            wordings: wordings([self.message.as_str()]),
             message: self.message,
         };
         let mut response = (self.status, axum::Json(body)).into_response();

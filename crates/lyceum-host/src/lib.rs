@@ -16,6 +16,7 @@
 mod adopt;
 mod agent;
 mod api;
+mod cgroup;
 mod config;
 mod console;
 mod desktop;

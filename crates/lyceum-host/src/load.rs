@@ -48,16 +48,17 @@ fn meminfo_mib(text: &str, key: &str) -> Option<u64> {
 /// Memory of this machine that desktops may use when nothing is configured, in MiB.
 pub(crate) fn default_memory_mib() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total = meminfo_mib(&text, "MemTotal").unwrap_or(0);
+    let machine = meminfo_mib(&text, "MemTotal").unwrap_or(0);
+    let total = crate::cgroup::room().map_or(machine, |room| room.limit_mib.min(machine));
     total.saturating_sub(OWN_MIB).max(total / 2)
 }
 
-/// Memory the kernel calls available, in MiB; `None`: it does not say.
+/// Memory the kernel calls available, in MiB, on the machine or in this agent's control group, whichever is
+/// less; `None`: it does not say.
 pub(crate) fn available_mib() -> Option<u64> {
-    meminfo_mib(
-        &std::fs::read_to_string("/proc/meminfo").ok()?,
-        "MemAvailable",
-    )
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let machine = meminfo_mib(&text, "MemAvailable")?;
+    Some(crate::cgroup::room().map_or(machine, |room| room.available_mib.min(machine)))
 }
 
 /// `some avg10` of `/proc/pressure/memory`; kernels without it report none.

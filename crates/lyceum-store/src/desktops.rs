@@ -452,6 +452,17 @@ pub async fn placements(store: &Store, id: &DesktopId) -> Result<Vec<Placement>>
         .collect()
 }
 
+/// Why a course has no release to start from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// None was sealed, or none of them is offered.
+    Never,
+    /// There would be one, but for damage.
+    Damaged,
+    /// The pinned one is damaged.
+    PinnedDamaged,
+}
+
 /// What a course says about the start of its desktops.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CourseForStart {
@@ -459,6 +470,8 @@ pub struct CourseForStart {
     pub name: String,
     /// The release of the next start with its manifest's JSON: the pinned one, or the newest offered one.
     pub release: Option<(ReleaseId, String)>,
+    /// Why there is none, when there is none.
+    pub missing: Missing,
     /// Size, when the course sets one.
     pub size: Option<MachineSize>,
     /// What is kept.
@@ -478,6 +491,7 @@ pub async fn course_for_start(store: &Store, id: &CourseId) -> Result<Option<Cou
     };
     let pinned: Option<String> = row.try_get("release_id")?;
     let image: String = row.try_get("image_id")?;
+    let pins = pinned.is_some();
     let release = match pinned {
         Some(release) => {
             sqlx::query("SELECT id, manifest FROM releases WHERE id = $1 AND state <> 'damaged'")
@@ -487,7 +501,7 @@ pub async fn course_for_start(store: &Store, id: &CourseId) -> Result<Option<Cou
             "SELECT id, manifest FROM releases WHERE image_id = $1 AND state = 'offered'
              ORDER BY version DESC LIMIT 1",
         )
-        .bind(image),
+        .bind(image.clone()),
     }
     .fetch_optional(store.pool())
     .await?
@@ -498,9 +512,26 @@ pub async fn course_for_start(store: &Store, id: &CourseId) -> Result<Option<Cou
         ))
     })
     .transpose()?;
+    let missing = match (&release, pins) {
+        (Some(_), _) => Missing::Never,
+        (None, true) => Missing::PinnedDamaged,
+        (None, false) => {
+            let damaged = sqlx::query(
+                "SELECT id FROM releases WHERE image_id = $1 AND state = 'damaged' LIMIT 1",
+            )
+            .bind(image)
+            .fetch_optional(store.pool())
+            .await?;
+            match damaged {
+                Some(_) => Missing::Damaged,
+                None => Missing::Never,
+            }
+        }
+    };
     let (vcpus, memory): (Option<i64>, Option<i64>) =
         (row.try_get("vcpus")?, row.try_get("memory_mib")?);
     Ok(Some(CourseForStart {
+        missing,
         name: row.try_get("name")?,
         release,
         size: vcpus.zip(memory).map(|(v, m)| MachineSize {

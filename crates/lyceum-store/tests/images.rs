@@ -7,6 +7,7 @@ mod common;
 use common::{Place, on_both};
 use lyceum_model::release::FileEntry;
 use lyceum_model::{DraftId, ImageId, MachineSize, ReleaseId, ReleaseManifest};
+use lyceum_store::desktops::{self, Missing};
 use lyceum_store::drafts::{self, Draft};
 use lyceum_store::images::{self, Image};
 use lyceum_store::releases::{self, NewRelease, State, User};
@@ -150,6 +151,24 @@ async fn the_newest_offered_is_what_following_courses_use(place: &Place) {
         releases::users_tx(&mut tx).await.unwrap(),
         [(r1.clone(), follows), (r2, pins)]
     );
+    // Nothing starts from a damaged release, and it is known that this is why.
+    tx.commit().await.unwrap();
+    let missing = async |id: &str| {
+        let course = desktops::course_for_start(&store, &course(id)).await;
+        let course = course.unwrap().unwrap();
+        (course.release.map(|(id, _)| id), course.missing)
+    };
+    assert_eq!(missing("follows").await.0, Some(r1.clone()));
+    let mut tx = store.begin_write().await.unwrap();
+    for id in [&r1, &r2] {
+        releases::set_state(&mut tx, id, State::Damaged, Some("ram"))
+            .await
+            .unwrap();
+    }
+    tx.commit().await.unwrap();
+    assert_eq!(missing("follows").await, (None, Missing::Damaged));
+    assert_eq!(missing("pins").await, (None, Missing::PinnedDamaged));
+    let mut tx = store.begin_write().await.unwrap();
     // A draft that is being copied uses its source, one that was copied does not.
     let mut d = draft(&a);
     d.from_release = Some(r1.clone());

@@ -9,7 +9,7 @@ use lyceum_model::{
     OperationId, OverlayId, Persistence, Phase, SessionId, UserId,
 };
 use lyceum_store::courses::{Course, MemberRole};
-use lyceum_store::desktops::{Desktop, Filter, Owner, Placement, Source};
+use lyceum_store::desktops::{Desktop, Filter, Missing, Owner, Placement, Source};
 use lyceum_store::images::Image;
 use lyceum_store::one_time::Purpose;
 use lyceum_store::operations::{Item, Operation};
@@ -253,6 +253,7 @@ async fn courses_rosters_and_what_a_list_shows(place: &Place) {
         .unwrap()
         .unwrap();
     assert_eq!((start.size, start.outside), (course.size, true));
+    assert_eq!((start.release, start.missing), (None, Missing::Never));
 
     let mut tx = store.begin_write().await.unwrap();
     assert!(

@@ -34,7 +34,7 @@ pub use join::JoinToken;
 pub use peer::{Peer, PeerKind};
 pub use renew::Renewing;
 pub use server::{Access, serve, serve_renewing};
-pub use tls::https_config;
+pub use tls::{https_config, pinned_https_config};
 
 /// What goes wrong with keys, certificates and their files.
 #[derive(Debug, thiserror::Error)]

@@ -85,6 +85,14 @@ pub(crate) fn pinned_config(ca_sha256: &str) -> Result<ClientConfig, WireError> 
     Ok(config)
 }
 
+/// A client of the page and the API, without a certificate: it trusts the CA with this SHA-256 (hex) and
+/// nobody else. For a controller whose certificate is by the classroom's own CA.
+pub fn pinned_https_config(ca_sha256: &str) -> Result<ClientConfig, WireError> {
+    let mut config = pinned_config(ca_sha256)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
 /// Finds the CA with the known fingerprint in what the server sends, then checks
 /// the server against it like any other.
 #[derive(Debug)]

@@ -93,7 +93,21 @@ impl Client {
                 None,
                 path.display().to_string(),
             ),
-            Place::Url { url, session } => (builder, url.clone(), session.clone(), url.clone()),
+            Place::Url {
+                url,
+                session,
+                ca_sha256,
+            } => {
+                let builder = match ca_sha256 {
+                    Some(ca) => {
+                        let config = lyceum_wire::pinned_https_config(ca)
+                            .map_err(|e| Exit::coded(exit::FAILED, e.to_string()))?;
+                        builder.tls_backend_preconfigured(config)
+                    }
+                    None => builder,
+                };
+                (builder, url.clone(), session.clone(), url.clone())
+            }
         };
         Ok(Client {
             http: builder.build().map_err(|e| {
@@ -131,6 +145,8 @@ impl Client {
             },
             cure: if self.base == "http://localhost" {
                 "Start the classroom (lyceum up, or make run), or name its state directory with --state"
+            } else if self.base.starts_with("https://") {
+                "Check the address and that the controller runs. When its certificate is by the classroom's own CA: lyceum login --ca-sha256 HEX, which `lyceum doctor` on the controller's machine says"
             } else {
                 "Check the address and that the controller runs"
             },

@@ -22,6 +22,8 @@ pub enum Place {
         url: String,
         /// The session, when there was a sign-in.
         session: Option<SavedSession>,
+        /// SHA-256 (hex) of the CA to trust; `None`: those of the system.
+        ca_sha256: Option<String>,
     },
 }
 
@@ -33,6 +35,9 @@ pub struct SavedSession {
     pub cookie: String,
     /// The header that changing requests carry.
     pub csrf: String,
+    /// SHA-256 (hex) of the classroom's own CA, when that is trusted instead of the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_sha256: Option<String>,
 }
 
 impl std::fmt::Debug for SavedSession {
@@ -80,7 +85,12 @@ impl Place {
         if let Some(url) = url {
             let url = check_url(url)?;
             let session = load_sessions()?.remove(&url);
-            return Ok(Place::Url { url, session });
+            let ca_sha256 = session.as_ref().and_then(|s| s.ca_sha256.clone());
+            return Ok(Place::Url {
+                url,
+                session,
+                ca_sha256,
+            });
         }
         let state = state.map_or_else(default_state_dir, Path::to_owned);
         Ok(Place::Socket(socket_in(&state)))

@@ -1,4 +1,5 @@
 // The one way requests leave the page: JSON in, JSON out, one form of error.
+import { learn } from "../i18n/texts";
 import type { ApiErrorBody } from "./types";
 
 /** What the API answered instead of what was asked for. `message` is meant for a person. */
@@ -27,6 +28,7 @@ export function errorFrom(status: number, body: string): ApiError {
   try {
     const parsed = JSON.parse(body) as Partial<ApiErrorBody> | null;
     if (parsed && typeof parsed.message === "string" && typeof parsed.code === "string") {
+      learn(parsed);
       return new ApiError(status, parsed.code, parsed.message);
     }
   } catch {
@@ -92,7 +94,9 @@ export async function request<T>(
   }
   if (text === "") return undefined as T;
   try {
-    return JSON.parse(text) as T;
+    const answer = JSON.parse(text) as T;
+    learn(answer);
+    return answer;
   } catch {
     throw errorFrom(response.status, text);
   }

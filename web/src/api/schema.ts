@@ -946,6 +946,8 @@ export interface components {
             code: string;
             /** @description What failed, why, and what to do, for a person. */
             message: string;
+            /** @description How its texts can be put into another language, by the English text. */
+            wordings?: components["schemas"]["Wordings"];
         };
         /** @description A line of the audit log. */
         AuditEntry: {
@@ -1028,6 +1030,8 @@ export interface components {
              * @description How many students.
              */
             students: number;
+            /** @description How its texts can be put into another language, by the English text. */
+            wordings?: components["schemas"]["Wordings"];
         };
         /** @description Make a course. The maker becomes its teacher. */
         CourseCreate: {
@@ -1141,6 +1145,8 @@ export interface components {
             user: components["schemas"]["UserId"];
             /** @description The person's name. */
             user_name: string;
+            /** @description How its texts can be put into another language, by the English text. */
+            wordings?: components["schemas"]["Wordings"];
         };
         /** @description Make sure a person has a desktop in a course (staff; students get theirs by being on the roster). */
         DesktopCreate: {
@@ -1183,6 +1189,8 @@ export interface components {
             size: components["schemas"]["MachineSize"];
             /** @description State. */
             state: components["schemas"]["DraftState"];
+            /** @description How its texts can be put into another language, by the English text. */
+            wordings?: components["schemas"]["Wordings"];
         };
         /** @description The answer of an order about a draft: `202`. */
         DraftAccepted: {
@@ -1314,6 +1322,8 @@ export interface components {
             url: string;
             /** @description Words for the page, for example that KVM does not work. */
             warnings: string[];
+            /** @description How its texts can be put into another language, by the English text. */
+            wordings?: components["schemas"]["Wordings"];
         };
         /** @description A KVM server. */
         HostId: string;
@@ -1489,6 +1499,8 @@ export interface components {
              * @description How many desktops (or steps) it is about.
              */
             total: number;
+            /** @description How its texts can be put into another language, by the English text. */
+            wordings?: components["schemas"]["Wordings"];
         };
         /** @description Something an operation did not reach. */
         OperationFailure: {
@@ -1663,6 +1675,8 @@ export interface components {
              * @description How many stay as they are.
              */
             unchanged: number;
+            /** @description How the problems' texts can be put into another language, by the English text. */
+            wordings?: components["schemas"]["Wordings"];
         };
         /**
          * @description A roster as CSV: a header line with `login`, and optionally `name`, `role` (`student` or `teacher`).
@@ -1845,6 +1859,8 @@ export interface components {
             slow_written_today: number;
             /** @description Words for the page. */
             warnings: string[];
+            /** @description How its texts can be put into another language, by the English text. */
+            wordings?: components["schemas"]["Wordings"];
         };
         /** @description How much of a tier is used. */
         TierUsage: {
@@ -1901,6 +1917,19 @@ export interface components {
             /** @description Name as shown. */
             name?: string | null;
             role?: components["schemas"]["Role"] | null;
+        };
+        /** @description How a text was made. */
+        Wording: {
+            /** @description Which text; does not change. */
+            code: string;
+            /** @description What is filled in. A value may itself be a text with a wording beside this one. */
+            params?: {
+                [key: string]: string;
+            };
+        };
+        /** @description Wordings by their English text. One that is missing has none. */
+        Wordings: {
+            [key: string]: components["schemas"]["Wording"];
         };
         /** Format: int64 */
         i64: number;

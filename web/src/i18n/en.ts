@@ -3,6 +3,8 @@
 const plural = (n: number, one: string, many: string) => `${n} ${n === 1 ? one : many}`;
 
 export const en = {
+  /** A text that the API made. */
+  say: (text: string): string => text,
   unit: {
     seconds: (s: string) => `${s} s`,
     vcpus: (n: number) => plural(n, "CPU", "CPUs"),

@@ -1,7 +1,10 @@
 // 繁體中文（臺灣）。缺了任何一個鍵都無法編譯。
+import { translate } from "./texts";
+import { textsZhHant } from "./texts-zh-hant";
 import type { Dictionary } from ".";
 
 export const zhHant: Dictionary = {
+  say: (text) => translate(text, textsZhHant),
   unit: {
     seconds: (s) => `${s} 秒`,
     vcpus: (n) => `${n} 顆 CPU`,

@@ -86,7 +86,7 @@ export function phaseSentence(d: Desktop, t: Dictionary): string {
   const plain = t.phaseSentence[d.phase];
   if (d.phase === "stopped" && d.persistence === "throwaway") return t.phaseSentence.stoppedFresh;
   if (d.phase === "running") return readyText(d, t) ?? plain;
-  if (isMoving(d.phase) || d.phase === "failed") return d.detail || plain;
+  if (isMoving(d.phase) || d.phase === "failed") return d.detail ? t.say(d.detail) : plain;
   return plain;
 }
 

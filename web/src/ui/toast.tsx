@@ -48,7 +48,7 @@ export function ToastProvider({ children }: { children: ReactNode }) {
 
 /** An error in words: the API's own, or that it could not be asked. */
 export function errorText(error: unknown, t: Dictionary): string {
-  if (error instanceof ApiError) return error.unreachable ? t.common.unreachable : error.message;
+  if (error instanceof ApiError) return error.unreachable ? t.common.unreachable : t.say(error.message);
   if (error instanceof Error) return error.message;
   return String(error);
 }

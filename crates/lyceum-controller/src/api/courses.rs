@@ -120,7 +120,9 @@ fn shown(
         .and_then(|m| m.memory.as_ref())
         .map(|m| m.size);
     let size = course.size.or(sealed).unwrap_or(UNSEALED);
+    let cold_reason = manifest.and_then(|m| cold_reason(&m, size, platforms));
     Ok(api::Course {
+        wordings: lyceum_api::wording::wordings(cold_reason.as_deref()),
         id: course.id,
         name: course.name,
         image: course.image,
@@ -134,7 +136,7 @@ fn shown(
         my_role: role.map(shown_role),
         students: line.students.max(0) as u32,
         running: line.running.max(0) as u32,
-        cold_reason: manifest.and_then(|m| cold_reason(&m, size, platforms)),
+        cold_reason,
         created: course.created,
     })
 }

@@ -14,6 +14,7 @@ use lyceum_api::desktops::{
     Accepted, ClipboardText, CourseOrder, Desktop, DesktopCreate, DesktopHistory, DesktopQuery,
     HandOut, Placement, StartOrder,
 };
+use lyceum_api::wording::wordings;
 use lyceum_model::{CourseId, DeltaId, Desired, DesktopId, OperationId, Phase, UserId};
 use lyceum_proto::host::Clipboard;
 use lyceum_store::desktops::{self as rows, Filter, Names, Owner};
@@ -61,13 +62,11 @@ fn shown(
         user_name: names.user,
         desired: d.desired,
         phase: d.phase,
-        detail: d.detail,
         host: d.host.filter(|_| staff),
         release: d.release,
         size: d.size,
         persistence: d.persistence,
         started_by: d.started_by,
-        cold_reason: d.cold_reason,
         address: d.guest_address,
         usable_ms: d.usable_ms.map(|v| v.max(0) as u64),
         pss_kib: live.pss_kib,
@@ -75,6 +74,14 @@ fn shown(
         read_bytes: live.read_bytes,
         delta_bytes: d.delta_bytes.map(|v| v.max(0) as u64),
         suspend_ms: d.suspend_ms.map(|v| v.max(0) as u64),
+        wordings: wordings(
+            [Some(&d.detail), d.cold_reason.as_ref(), d.notice.as_ref()]
+                .into_iter()
+                .flatten()
+                .map(String::as_str),
+        ),
+        detail: d.detail,
+        cold_reason: d.cold_reason,
         notice: d.notice,
         changed: d.changed,
     })

@@ -50,6 +50,7 @@ pub(super) async fn shown(app: &App, row: drafts::Draft) -> Result<Draft, ApiFai
             drafts::State::Ready => DraftState::Ready,
             drafts::State::Sealing => DraftState::Sealing,
         },
+        wordings: lyceum_api::wording::wordings([row.detail.as_str()]),
         detail: row.detail,
         percent: row.percent,
         phase,

@@ -8,6 +8,7 @@ use crate::orders::cluster::SILENT_AFTER_MS;
 use axum::extract::State;
 use lyceum_api::ApiError;
 use lyceum_api::hosts::{Host, HostPatch, HostState, Storage};
+use lyceum_api::wording::wordings;
 use lyceum_model::HostId;
 use lyceum_proto::host::HostFacts;
 use lyceum_proto::storage::{StorageFacts, WrittenDay};
@@ -41,7 +42,13 @@ fn shown(app: &App, agent: Agent, all: &[Desktop], overcommit: f64) -> Host {
         .filter(|d| d.host.as_ref() == Some(&agent.id))
         .collect();
     let memory_mib = load.as_ref().map_or(0, |l| l.memory_mib);
+    let warnings = facts
+        .as_ref()
+        .map(|f| f.warnings.clone())
+        .unwrap_or_default();
+    let refuses_because = load.as_ref().and_then(|l| l.refuses_because.clone());
     Host {
+        wordings: wordings(warnings.iter().chain(&refuses_because).map(String::as_str)),
         url: agent.url,
         state: if agent.state == "draining" {
             HostState::Draining
@@ -50,10 +57,7 @@ fn shown(app: &App, agent: Agent, all: &[Desktop], overcommit: f64) -> Host {
         },
         online,
         last_heard: agent.heard,
-        warnings: facts
-            .as_ref()
-            .map(|f| f.warnings.clone())
-            .unwrap_or_default(),
+        warnings,
         accelerator: facts.as_ref().map(|f| f.platform.accelerator),
         qemu_version: facts.as_ref().map(|f| f.platform.qemu_version.clone()),
         cpus: facts.as_ref().map_or(0, |f| f.cpus),
@@ -66,7 +70,7 @@ fn shown(app: &App, agent: Agent, all: &[Desktop], overcommit: f64) -> Host {
         desktops_cpu_percent: load.as_ref().map_or(0.0, |l| l.desktops_cpu_percent),
         memory_pressure: load.as_ref().map_or(0.0, |l| l.memory_pressure),
         desktops: mine.len() as u32,
-        refuses_because: load.and_then(|l| l.refuses_because),
+        refuses_because,
         recent: app.live.recent(&agent.id),
         id: agent.id,
     }
@@ -195,6 +199,7 @@ async fn storage(State(app): State<App>, actor: Actor) -> Result<Json<Storage>, 
         fast: facts.as_ref().map(|f| f.fast),
         slow: facts.as_ref().map(|f| f.slow),
         same_device: facts.as_ref().is_some_and(|f| f.same_device),
+        wordings: wordings(warnings.iter().map(String::as_str)),
         warnings,
     }))
 }

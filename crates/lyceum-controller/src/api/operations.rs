@@ -7,6 +7,7 @@ use crate::error::{ApiFailure, Json, Path, Query};
 use crate::orders;
 use axum::extract::State;
 use lyceum_api::operations::{Operation, OperationFailure, OperationState};
+use lyceum_api::wording::wordings;
 use lyceum_api::{ApiError, Page};
 use lyceum_model::OperationId;
 use lyceum_store::operations as rows;
@@ -71,6 +72,12 @@ async fn shown(app: &App, o: rows::Operation) -> Result<Operation, ApiFailure> {
         } else {
             done
         },
+        wordings: wordings(
+            failures
+                .iter()
+                .map(|f| f.message.as_str())
+                .chain([o.step.as_str()]),
+        ),
         step: o.step,
         failures,
         created: o.created,

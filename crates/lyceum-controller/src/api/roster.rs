@@ -10,6 +10,7 @@ use axum::http::StatusCode;
 use lyceum_api::courses::{
     CourseRole, Member, MemberPut, RosterChange, RosterCsv, RosterLink, RosterRow,
 };
+use lyceum_api::wording::wordings;
 use lyceum_model::{CourseId, UserId};
 use lyceum_store::Tx;
 use lyceum_store::courses::{self, MemberRole};
@@ -89,13 +90,14 @@ async fn plan(
         .iter()
         .map(|(login, u)| (login.clone(), u.name.clone()))
         .collect();
-    let change = roster::plan(
+    let mut change = roster::plan(
         &body.csv,
         &names,
         &present,
         body.remove_missing,
         body.create_accounts,
     );
+    change.wordings = wordings(change.problems.iter().map(|p| p.message.as_str()));
     Ok((change, accounts))
 }
 

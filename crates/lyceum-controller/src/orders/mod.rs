@@ -14,7 +14,7 @@ use lyceum_model::{
     ReleaseManifest, UnixMillis, UserId,
 };
 use lyceum_placement::{Request, place};
-use lyceum_store::desktops::{self, Desktop, Owner, Placement, Source};
+use lyceum_store::desktops::{self, Desktop, Missing, Owner, Placement, Source};
 use lyceum_store::operations::{self, Item, Operation};
 use lyceum_store::{Store, Tx};
 
@@ -76,6 +76,8 @@ pub struct CourseFacts {
     pub name: String,
     /// Release for the next start.
     pub release: Option<(ReleaseId, ReleaseManifest)>,
+    /// Why there is none, when there is none.
+    pub missing: Missing,
     /// Size of a desktop.
     pub size: MachineSize,
     /// What is kept.
@@ -322,10 +324,18 @@ fn fresh_from(d: &mut Desktop, course: Option<&CourseFacts>) -> Result<(), ApiFa
         ));
     };
     let Some((release, _)) = &course.release else {
-        return Err(ApiFailure::state(format!(
-            "the image of the course {:?} has no release yet: seal a draft of it first",
-            course.name
-        )));
+        let name = &course.name;
+        return Err(ApiFailure::state(match course.missing {
+            Missing::Never => format!(
+                "the image of the course {name:?} has no release yet: seal a draft of it first"
+            ),
+            Missing::Damaged => format!(
+                "every release of the image of the course {name:?} that could be used is damaged: restore its files and offer it again, or seal a new one"
+            ),
+            Missing::PinnedDamaged => format!(
+                "the release that the course {name:?} pins is damaged: restore its files and offer it again, or choose another for the course"
+            ),
+        }));
     };
     d.release = Some(release.clone());
     d.size = course.size;
@@ -503,6 +513,7 @@ pub async fn course_facts(store: &Store, id: &CourseId) -> Result<Option<CourseF
         id: id.clone(),
         name: row.name,
         release,
+        missing: row.missing,
         size,
         persistence: row.persistence,
         outside: row.outside,

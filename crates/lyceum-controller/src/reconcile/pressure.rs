@@ -35,7 +35,9 @@ pub async fn run(app: App) {
 fn is_short(facts: &HostFacts) -> bool {
     let load = &facts.load;
     let low = (load.memory_mib as f64 * LOW_SHARE) as u64;
-    !load.admits && (load.available_mib < low || load.memory_pressure > HIGH_PRESSURE)
+    // All that its desktops may have is in use: what comes next is somebody else's.
+    let full = load.desktops_pss_mib > load.memory_mib;
+    !load.admits && (full || load.available_mib < low || load.memory_pressure > HIGH_PRESSURE)
 }
 
 /// The desktop that is missed least: throw-away, running, quietest.
@@ -179,6 +181,11 @@ mod tests {
         );
         assert!(is_short(&facts(false, 399, 0.0)));
         assert!(is_short(&facts(false, 5_000, 26.0)));
+        let mut full = facts(false, 5_000, 0.0);
+        full.load.desktops_pss_mib = 10_000;
+        assert!(!is_short(&full), "all of it and no more");
+        full.load.desktops_pss_mib = 10_001;
+        assert!(is_short(&full));
     }
 
     #[test]

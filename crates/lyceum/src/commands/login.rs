@@ -18,9 +18,21 @@ pub struct LoginArgs {
     /// A one-time link or its secret; the new password is asked for
     #[arg(long, conflicts_with = "login")]
     link: Option<String>,
+    /// Trust the classroom's own CA with this SHA-256, as `lyceum doctor` on the controller's machine says it
+    #[arg(long, value_name = "HEX", value_parser = fingerprint)]
+    ca_sha256: Option<String>,
     /// Read the password from standard input
     #[arg(long)]
     password_stdin: bool,
+}
+
+/// 64 hex digits, with or without the colons that other programs put between them.
+fn fingerprint(text: &str) -> Result<String, String> {
+    let hex: String = text.chars().filter(|c| *c != ':').collect();
+    match hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()) {
+        true => Ok(hex.to_ascii_lowercase()),
+        false => Err("it is 64 hexadecimal digits".to_owned()),
+    }
 }
 
 /// A password typed at the terminal, unseen, or from standard input.
@@ -61,9 +73,16 @@ pub async fn login(place: &Place, args: LoginArgs) -> anyhow::Result<()> {
             "warning: {url} is not encrypted; the password and the session can be read on the way"
         );
     }
+    // Said once, it is kept with the session.
+    let known = match place {
+        Place::Url { ca_sha256, .. } => ca_sha256.clone(),
+        Place::Socket(_) => None,
+    };
+    let ca_sha256 = args.ca_sha256.or(known);
     let client = Client::new(&Place::Url {
         url: url.clone(),
         session: None,
+        ca_sha256: ca_sha256.clone(),
     })?;
     let (me, cookie): (Me, String) = match (args.login, args.link) {
         (_, Some(link)) => {
@@ -92,6 +111,7 @@ pub async fn login(place: &Place, args: LoginArgs) -> anyhow::Result<()> {
         Some(SavedSession {
             cookie,
             csrf: me.csrf,
+            ca_sha256,
         }),
     )?;
     print(&format!(

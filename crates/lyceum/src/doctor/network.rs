@@ -11,10 +11,12 @@ use std::time::Duration;
 pub(super) async fn check(state: &Path) -> Vec<Finding> {
     let socket = place::socket_in(state);
     if socket.exists()
-        && let Ok(client) = Client::new(&Place::Socket(socket))
+        && let Ok(client) = Client::new(&Place::Socket(socket.clone()))
         && let Ok(health) = client.get::<Health>("health").await
     {
-        return running(&client, &health).await;
+        let mut findings = running(&client, &health).await;
+        findings.extend(own_ca(&socket));
+        return findings;
     }
     let addresses = addresses_of(state);
     let mut findings = Vec::new();
@@ -36,6 +38,22 @@ pub(super) async fn check(state: &Path) -> Vec<Finding> {
         findings.push(Finding::ok("ports", format!("free: {}", names.join(", "))));
     }
     findings
+}
+
+/// The CA by which browsers and command lines on other machines know this controller.
+fn own_ca(socket: &Path) -> Option<Finding> {
+    let dir = socket.parent()?;
+    if !dir.join(lyceum_wire::ca::CA_FILE).exists() {
+        return None;
+    }
+    let ca = lyceum_wire::ClassroomCa::open_or_create(dir).ok()?;
+    let hex = ca.fingerprint();
+    Some(Finding::ok(
+        "ca",
+        format!(
+            "the classroom's own CA has the SHA-256 {hex}; from elsewhere: lyceum login --ca-sha256 {hex}"
+        ),
+    ))
 }
 
 /// What the classroom says of itself.

@@ -61,6 +61,9 @@ pub struct UpArgs {
     /// Don't suspend desktops at the end; they run on and are found again at the next start
     #[arg(long)]
     leave_running: bool,
+    /// Memory for the desktops of all hosts together [default: this machine's less 2 GiB]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(64..))]
+    memory: Option<u64>,
     /// What guests run on: auto tries KVM with a guest of its own and takes software emulation (tcg)
     /// where that fails
     #[arg(long, value_name = "WHICH", env = "LYCEUM_ACCELERATOR", default_value = "auto",
@@ -296,7 +299,7 @@ async fn begin(
         let name = host_name(n);
         let file = HostFile {
             host: HostConfig {
-                memory_mib: Some(share_of_memory(addresses.hosts.len())),
+                memory_mib: Some(share_of_memory(args.memory, addresses.hosts.len())),
                 starts: Some(share_of_starts(addresses.hosts.len())),
                 user: machines.user.clone(),
                 simulated: args.simulated,
@@ -360,10 +363,16 @@ fn plain_host(
     Ok(serde_json::from_value(required)?)
 }
 
-/// The machine's memory less what everything else needs, for each host, MiB.
-fn share_of_memory(hosts: usize) -> u64 {
-    let total = crate::doctor::memory_mib().map_or(4096, |memory| memory.total);
-    (total.saturating_sub(2048) / hosts.max(1) as u64).max(512)
+/// Each host's part of what was given, or of the machine's memory less what everything else needs; MiB.
+fn share_of_memory(given: Option<u64>, hosts: usize) -> u64 {
+    let hosts = hosts.max(1) as u64;
+    match given {
+        Some(given) => given / hosts,
+        None => {
+            let total = crate::doctor::memory_mib().map_or(4096, |memory| memory.total);
+            (total.saturating_sub(2048) / hosts).max(512)
+        }
+    }
 }
 
 /// Starts at once of each host. The hosts share this machine's processors, and forks that only

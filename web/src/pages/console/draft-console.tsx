@@ -21,13 +21,13 @@ function Loaded({ image, draft }: { image: Image; draft: Draft }) {
   const off = draft.phase === "stopped" || draft.phase === "failed";
   const overlay: Overlay | null =
     draft.state === "sealing"
-      ? { title: t.images.stepText.sealing, detail: draft.detail, busy: true }
+      ? { title: t.images.stepText.sealing, detail: t.say(draft.detail), busy: true }
       : draft.phase === "running"
         ? null
         : off
           ? {
               title: start.busy ? t.phase.starting : t.phase[draft.phase],
-              detail: draft.detail,
+              detail: t.say(draft.detail),
               busy: start.busy,
               action: (
                 <Button look="primary" icon="play" busy={start.busy} onClick={() => start.run()}>
@@ -35,7 +35,7 @@ function Loaded({ image, draft }: { image: Image; draft: Draft }) {
                 </Button>
               ),
             }
-          : { title: t.phase[draft.phase], detail: draft.detail, busy: true };
+          : { title: t.phase[draft.phase], detail: t.say(draft.detail), busy: true };
   return (
     <ConsoleScreen
       title={t.console.draftTitle(image.name)}

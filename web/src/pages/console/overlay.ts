@@ -15,22 +15,22 @@ export function overlayFor(d: Desktop, t: Dictionary): OverlayWords | null {
     case "running":
       return null;
     case "starting":
-      return { title: t.console.starting, detail: d.detail, busy: true };
+      return { title: t.console.starting, detail: t.say(d.detail), busy: true };
     case "stopped":
       return d.desired === "running"
-        ? { title: t.console.starting, detail: d.detail, busy: true }
+        ? { title: t.console.starting, detail: t.say(d.detail), busy: true }
         : { title: t.console.off, busy: false };
     case "suspended":
       return d.desired === "running"
-        ? { title: t.console.starting, detail: d.detail, busy: true }
+        ? { title: t.console.starting, detail: t.say(d.detail), busy: true }
         : { title: t.console.suspended, busy: false };
     case "suspending":
-      return { title: t.console.suspending, detail: d.detail, busy: true };
+      return { title: t.console.suspending, detail: t.say(d.detail), busy: true };
     case "stopping":
-      return { title: d.desired === "running" ? t.console.resetting : t.console.stopping, detail: d.detail, busy: true };
+      return { title: d.desired === "running" ? t.console.resetting : t.console.stopping, detail: t.say(d.detail), busy: true };
     case "failed":
-      return { title: t.console.failed, detail: d.detail, busy: false };
+      return { title: t.console.failed, detail: t.say(d.detail), busy: false };
     case "unknown":
-      return { title: t.console.unknown, detail: d.detail, busy: true };
+      return { title: t.console.unknown, detail: t.say(d.detail), busy: true };
   }
 }

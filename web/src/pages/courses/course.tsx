@@ -39,7 +39,7 @@ export function CoursePage({ id, tab }: { id: string; tab: CourseTab }) {
             </nav>
             {course.cold_reason && (
               <Notice>
-                {t.courses.coldReason} {course.cold_reason}
+                {t.courses.coldReason} {t.say(course.cold_reason)}
               </Notice>
             )}
             {tab === "class" && <ClassView course={course} />}

@@ -68,7 +68,7 @@ function CourseCard({ course }: { course: Course }) {
       </p>
       {course.cold_reason && (
         <Notice>
-          {t.courses.coldReason} {course.cold_reason}
+          {t.courses.coldReason} {t.say(course.cold_reason)}
         </Notice>
       )}
     </article>

@@ -17,12 +17,12 @@ export function DesktopDetails({ desktop: d, onClose }: { desktop: Desktop; onCl
       <div className="dialog-body">
         <p className="row wrap">
           <PhaseBadge phase={d.phase} />
-          {d.detail && <span>{d.detail}</span>}
+          {d.detail && <span>{t.say(d.detail)}</span>}
         </p>
-        {d.notice && <Notice tone="warn">{d.notice}</Notice>}
+        {d.notice && <Notice tone="warn">{t.say(d.notice)}</Notice>}
         {d.cold_reason && (
           <Notice>
-            {t.desktop.coldWhy} {d.cold_reason}
+            {t.desktop.coldWhy} {t.say(d.cold_reason)}
           </Notice>
         )}
         <Facts

@@ -84,7 +84,7 @@ export function Preview({ change }: { change: RosterChange }) {
           <ul className="failures">
             {change.problems.map((p) => (
               <li key={`${p.line}${p.message}`}>
-                <strong>{t.roster.line(p.line)}</strong> {p.message}
+                <strong>{t.roster.line(p.line)}</strong> {t.say(p.message)}
               </li>
             ))}
           </ul>

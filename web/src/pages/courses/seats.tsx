@@ -70,17 +70,17 @@ function Seat({ desktop: d, teacher, chosen, onToggle, onDetails }: { desktop: D
             <span title={t.courses.cpu}>{percent(d.cpu_percent)}</span>
           </>
         ) : (
-          <span className="seat-detail" title={d.detail}>
-            {d.detail || " "}
+          <span className="seat-detail" title={t.say(d.detail)}>
+            {t.say(d.detail) || " "}
           </span>
         )}
       </p>
       <div className="row between seat-foot">
         <span className="muted small">{d.host ?? ""}</span>
         {(d.notice || d.cold_reason) && (
-          <span className="seat-flag" title={d.notice ?? `${t.desktop.coldWhy} ${d.cold_reason}`}>
+          <span className="seat-flag" title={d.notice ? t.say(d.notice) : `${t.desktop.coldWhy} ${t.say(d.cold_reason ?? "")}`}>
             <Icon name="warning" size={16} />
-            <span className="sr-only">{d.notice ?? d.cold_reason}</span>
+            <span className="sr-only">{t.say(d.notice ?? d.cold_reason ?? "")}</span>
           </span>
         )}
         {can.open && (
@@ -139,8 +139,8 @@ function Row({ desktop: d, teacher, chosen, onToggle, onDetails }: { desktop: De
       </td>
       <td>
         <PhaseBadge phase={d.phase} />
-        {!running && d.detail && <span className="muted small block">{d.detail}</span>}
-        {d.notice && <span className="muted small block">{d.notice}</span>}
+        {!running && d.detail && <span className="muted small block">{t.say(d.detail)}</span>}
+        {d.notice && <span className="muted small block">{t.say(d.notice)}</span>}
       </td>
       <td className="muted">{d.host ?? ""}</td>
       <td className="right num">

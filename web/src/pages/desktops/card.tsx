@@ -57,10 +57,10 @@ export function DesktopCard({ desktop }: { desktop: Desktop }) {
           {desktop.phase === "running" && how && <span className="how"> · {how}</span>}
         </p>
         {moving && <Progress label={t.phase[desktop.phase]} done={0} total={null} />}
-        {desktop.notice && <Notice tone="warn">{desktop.notice}</Notice>}
+        {desktop.notice && <Notice tone="warn">{t.say(desktop.notice)}</Notice>}
         {desktop.cold_reason && (
           <Notice>
-            {t.desktop.coldWhy} {desktop.cold_reason}
+            {t.desktop.coldWhy} {t.say(desktop.cold_reason)}
           </Notice>
         )}
         <div className="desktop-actions">

@@ -58,12 +58,12 @@ export function HostCard({ host, busy, onState }: { host: Host; busy: boolean; o
 
       {host.warnings.map((warning) => (
         <Notice key={warning} tone="warn">
-          {warning}
+          {t.say(warning)}
         </Notice>
       ))}
       {host.refuses_because && host.state === "active" && host.online && (
         <Notice tone="warn">
-          {t.hosts.refuses} {host.refuses_because}
+          {t.hosts.refuses} {t.say(host.refuses_because)}
         </Notice>
       )}
 

@@ -42,16 +42,16 @@ export function DraftPanel({ image, draft }: { image: Image; draft: Draft }) {
       {draft.state === "importing" && !uploading && (
         <>
           <Progress label={t.images.nextImporting} done={draft.percent ?? 0} total={typeof draft.percent === "number" ? 100 : null} />
-          <p className="muted">{draft.detail || t.images.nextImporting}</p>
+          <p className="muted">{t.say(draft.detail) || t.images.nextImporting}</p>
         </>
       )}
       {draft.state === "sealing" && (
         <>
           <Progress label={t.images.stepText.sealing} done={0} total={null} />
-          <p className="muted">{draft.detail || t.images.nextSealing}</p>
+          <p className="muted">{t.say(draft.detail) || t.images.nextSealing}</p>
         </>
       )}
-      {draft.state !== "importing" && draft.state !== "sealing" && draft.detail && <Notice tone={draft.phase === "failed" || draft.state === "empty" ? "warn" : "info"}>{draft.detail}</Notice>}
+      {draft.state !== "importing" && draft.state !== "sealing" && draft.detail && <Notice tone={draft.phase === "failed" || draft.state === "empty" ? "warn" : "info"}>{t.say(draft.detail)}</Notice>}
       {(draft.state === "empty" || uploading) && <Upload draft={draft} onBusy={setUploading} />}
       <div className="row wrap">
         {ready && (

@@ -34,7 +34,7 @@ export function OperationRow({ operation: o, plain }: { operation: Operation; pl
       </div>
       {running && <Progress label={what} done={o.done} total={o.total > 1 ? o.total : null} />}
       <p className="muted operation-meta">
-        {o.step && <span>{o.step}</span>}
+        {o.step && <span>{t.say(o.step)}</span>}
         {o.total > 1 && <span className="num">{t.operations.progress(o.done, o.total)}</span>}
         {!plain && <span>{t.operations.by(o.requested_by)}</span>}
         {!running && <span className="num">{clock(o.created, locale)}</span>}
@@ -46,7 +46,7 @@ export function OperationRow({ operation: o, plain }: { operation: Operation; pl
           <ul className="failures">
             {o.failures.map((f) => (
               <li key={f.target + f.message}>
-                <strong>{f.name}</strong> {f.message}
+                <strong>{f.name}</strong> {t.say(f.message)}
               </li>
             ))}
           </ul>

@@ -142,14 +142,14 @@ function Warnings({ hosts, storage }: { hosts: Host[]; storage: Storage | undefi
   const said = new Map<string, string[]>();
   for (const host of hosts) {
     if (!host.online) said.set(t.overview.hostOffline(host.id), []);
-    for (const warning of host.warnings) said.set(warning, [...(said.get(warning) ?? []), host.id]);
+    for (const warning of host.warnings) said.set(t.say(warning), [...(said.get(t.say(warning)) ?? []), host.id]);
     if (host.refuses_because && host.online && host.state === "active") {
-      const text = `${t.hosts.refuses} ${host.refuses_because}`;
+      const text = `${t.hosts.refuses} ${t.say(host.refuses_because)}`;
       said.set(text, [...(said.get(text) ?? []), host.id]);
     }
   }
   if (storage && !storage.online) said.set(t.overview.storageOffline, []);
-  for (const warning of storage?.warnings ?? []) said.set(warning, [...(said.get(warning) ?? [])]);
+  for (const warning of storage?.warnings ?? []) said.set(t.say(warning), [...(said.get(t.say(warning)) ?? [])]);
   if (said.size === 0) {
     return (
       <p className="muted row">

@@ -1,0 +1,500 @@
+//! Texts that people read, in a form that a page can put into another language: beside the English text
+//! stands a code that does not change, and what is filled in.
+//!
+//! The English text is what is stored, logged and said between the parts. This catalogue knows the forms in
+//! which such texts are written; a text in none of them is shown as it is. A test keeps the catalogue, the
+//! sources and the page's dictionary together.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+/// How a text was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Wording {
+    /// Which text; does not change.
+    pub code: String,
+    /// What is filled in. A value may itself be a text with a wording beside this one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub params: BTreeMap<String, String>,
+}
+
+/// Wordings by their English text. One that is missing has none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Wordings(pub BTreeMap<String, Wording>);
+
+impl Wordings {
+    /// Whether nothing is known of any text.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// How deep texts are looked for within texts.
+const DEPTH: usize = 4;
+
+/// The wordings of texts, and of those within them.
+pub fn wordings<'a>(texts: impl IntoIterator<Item = &'a str>) -> Wordings {
+    let mut all = BTreeMap::new();
+    for text in texts {
+        collect(text, DEPTH, &mut all);
+    }
+    Wordings(all)
+}
+
+fn collect(text: &str, depth: usize, all: &mut BTreeMap<String, Wording>) {
+    if text.is_empty() || depth == 0 || all.contains_key(text) {
+        return;
+    }
+    if let Some(wording) = wording(text) {
+        for value in wording.params.values() {
+            collect(value, depth - 1, all);
+        }
+        all.insert(text.to_owned(), wording);
+    }
+}
+
+/// How this text was made; `None`: in no known way. Of several forms that fit, the one that says most itself.
+pub fn wording(text: &str) -> Option<Wording> {
+    CATALOGUE
+        .iter()
+        .filter_map(|(code, form)| Some((code, form, fit(form, text)?)))
+        .max_by_key(|(_, form, params)| {
+            let names: usize = params.iter().map(|(name, _)| name.len() + 2).sum();
+            form.len() - names
+        })
+        .map(|(code, _, params)| Wording {
+            code: (*code).to_owned(),
+            params: params
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+        })
+}
+
+/// What stands in `text` for each `{name}` of `form`.
+fn fit<'f, 't>(form: &'f str, text: &'t str) -> Option<Vec<(&'f str, &'t str)>> {
+    let (head, mut form) = form.split_once('{').unwrap_or((form, ""));
+    let mut text = text.strip_prefix(head)?;
+    let mut found = Vec::new();
+    while let Some((name, rest)) = form.split_once('}') {
+        let (between, next) = match rest.split_once('{') {
+            Some((between, next)) => (between, Some(next)),
+            None => (rest, None),
+        };
+        let value = match next {
+            Some(_) => &text[..text.find(between)?],
+            None => text.strip_suffix(between)?,
+        };
+        if value.is_empty() {
+            return None;
+        }
+        found.push((name, value));
+        text = &text[value.len() + between.len()..];
+        form = next.unwrap_or("");
+    }
+    text.is_empty().then_some(found)
+}
+
+/// Code and form of every known text.
+pub const CATALOGUE: &[(&str, &str)] = &[
+    // Steps of a start and what desktops say.
+    ("desktop.waiting_turn", "waiting for its turn"),
+    ("desktop.starting_machine", "starting the machine"),
+    ("desktop.starting", "starting"),
+    ("desktop.loading_memory", "loading memory"),
+    ("desktop.identity", "identity"),
+    ("desktop.address", "address"),
+    ("desktop.clock_address", "clock and address"),
+    ("desktop.booting", "booting"),
+    (
+        "desktop.booting_helper",
+        "booting: waiting for the guest's helper",
+    ),
+    ("desktop.booting_what", "booting: {what}"),
+    ("desktop.saving", "saving"),
+    ("desktop.capturing", "capturing"),
+    ("desktop.being_suspended", "being suspended"),
+    ("desktop.being_stopped", "being stopped"),
+    ("desktop.ending_before", "ending the machine before it"),
+    ("desktop.shut_down", "the guest was shut down"),
+    (
+        "desktop.shut_down_helper",
+        "the guest shut down, asked through its helper",
+    ),
+    (
+        "desktop.shut_down_button",
+        "the guest shut down, asked by its power button",
+    ),
+    (
+        "desktop.did_not_shut_down",
+        "ended: the guest did not shut down within {seconds} s, neither through its helper nor by its power button",
+    ),
+    (
+        "desktop.not_usable",
+        "it did not become usable in time (last step: {step}); open its console while it starts to see why",
+    ),
+    (
+        "desktop.not_usable_within",
+        "it was not usable within {seconds} s: it was still at: {step}",
+    ),
+    (
+        "desktop.gone_from_host",
+        "its machine on {host} is gone; the host or its QEMU was ended",
+    ),
+    (
+        "desktop.host_silent",
+        "nothing is heard of {host}; it may still run there",
+    ),
+    ("desktop.disk_not_made", "its disk could not be made: {why}"),
+    (
+        "desktop.not_suspended",
+        "it could not be suspended and goes on: {why}",
+    ),
+    (
+        "desktop.not_saved",
+        "it could not be saved and goes on: {why}",
+    ),
+    (
+        "desktop.nothing_to_suspend",
+        "it does not run, so there is nothing to suspend",
+    ),
+    (
+        "desktop.ended_before_suspend",
+        "it ended before it could be suspended: {why}",
+    ),
+    (
+        "desktop.saved_still_there",
+        "{why}. What was saved is still there: try again, boot its disk instead, or reset it",
+    ),
+    (
+        "desktop.draft_kept",
+        "{why}. The draft's disk is kept: start it again",
+    ),
+    ("desktop.tried", "{why} (tried {times} times)"),
+    (
+        "desktop.ended_while_agent_down",
+        "its machine ended while the agent of host {host} was not running",
+    ),
+    // What a person is told about a desktop.
+    (
+        "notice.booted_again",
+        "It ended unexpectedly ({why}) and was booted again from its disk.",
+    ),
+    (
+        "notice.started_as_new",
+        "It ended unexpectedly ({why}) and was started again as new.",
+    ),
+    ("notice.shut_down_inside", "It was shut down from inside."),
+    ("notice.called_off", "The order was called off."),
+    (
+        "notice.memory",
+        "{host} ran out of memory, so it was suspended; start it to go on where you were.",
+    ),
+    // Why a desktop was booted cold.
+    ("cold.asked", "a cold boot was asked for"),
+    (
+        "cold.own_disk_asked",
+        "a cold boot of its own disk was asked for",
+    ),
+    (
+        "cold.was_shut_down",
+        "it was shut down, so its own disk is booted",
+    ),
+    (
+        "cold.ended",
+        "it ended unexpectedly, so its own disk is booted",
+    ),
+    ("cold.no_memory", "the release has no sealed memory"),
+    (
+        "cold.no_helper",
+        "the guest boots, but Lyceum's helper does not answer in it, so identity could not be renewed in a fork: install the helper in the draft, or use the release for cold boots",
+    ),
+    // Drafts, imports, seals.
+    ("draft.waiting", "waiting: {why}"),
+    (
+        "draft.clearing_again",
+        "clearing up, and trying again: {why}",
+    ),
+    ("draft.percent", "{step} ({percent} %)"),
+    ("draft.on_host", "{step}, on {host}"),
+    ("draft.being_called_off", "being called off"),
+    ("draft.uploading", "uploading {name}"),
+    (
+        "draft.upload_broke",
+        "the upload of {name} broke off: upload it again",
+    ),
+    ("draft.upload_called_off", "the upload was called off"),
+    ("draft.copying", "copying {name}"),
+    ("draft.copied", "copied from {name}"),
+    ("draft.making_empty", "making an empty disk of {size}"),
+    ("draft.empty", "an empty disk of {size}"),
+    (
+        "draft.iso",
+        "{name} is in the drive; install it to the empty disk of {size}",
+    ),
+    ("draft.imported", "imported from {name} ({format}, {size})"),
+    (
+        "draft.deleting_machine",
+        "being deleted: its machine is being ended",
+    ),
+    ("draft.deleting", "being deleted"),
+    ("draft.deleted", "the draft is deleted"),
+    ("seal.being_sealed", "being sealed"),
+    ("seal.shutting_down", "shutting down the draft's machine"),
+    ("seal.copying", "copying the disk"),
+    ("seal.saving", "saving memory"),
+    ("seal.trying", "trying a fork"),
+    ("seal.trying_step", "trying a fork: {step}"),
+    ("seal.hashing", "hashing the release"),
+    (
+        "seal.closing",
+        "release {version} is offered; closing the draft",
+    ),
+    ("seal.offered", "release {version} is offered"),
+    ("seal.clearing", "clearing up after the seal"),
+    ("seal.failed", "the seal failed: {why}"),
+    ("seal.called_off", "the seal was called off"),
+    ("seal.no_fork", "a fork of it does not come up: {why}"),
+    (
+        "seal.not_ready",
+        "the guest was not ready after {seconds} s (last step: {step}): boot the draft and see in its console why",
+    ),
+    ("seal.no_host_now", "no host can seal it now: {why}"),
+    ("seal.no_host_joined", "no host has joined yet"),
+    // Operations.
+    ("operation.called_off", "called off"),
+    ("operation.replaced", "replaced by a newer order"),
+    ("operation.as_new", "starting again as new"),
+    ("operation.handing_out", "being handed out"),
+    ("operation.deleted", "it was deleted"),
+    (
+        "operation.no_original",
+        "the desktop to hand out does not run any more: start it and order again",
+    ),
+    (
+        "operation.not_captured",
+        "the desktop could not be captured: {why}",
+    ),
+    // Hosts.
+    (
+        "host.no_kvm",
+        "KVM does not work on this host, so desktops run in software emulation, about ten times slower: see `lyceum doctor`",
+    ),
+    ("host.simulated", "desktops on this host are simulated"),
+    ("host.not_measured", "its load has not been measured yet"),
+    (
+        "host.desktops_memory",
+        "its desktops use {used} MiB of memory, the mark is {mark} MiB",
+    ),
+    (
+        "host.available",
+        "only {available} MiB of its memory are available, the mark is {mark} MiB",
+    ),
+    (
+        "host.pressure",
+        "its tasks wait for memory {share} % of the time, the mark is {mark} %",
+    ),
+    (
+        "host.refuses",
+        "host {host} has {available} MiB of memory left and starts nothing below {floor} MiB: start the desktop on another host, or end others first",
+    ),
+    (
+        "storage.one_disk",
+        "both tiers are on one disk: fine to try it, but what desktops write then slows down what all of them read",
+    ),
+    (
+        "storage.almost_full",
+        "the {tier} tier is almost full: delete releases or desktops that nobody needs",
+    ),
+    // Refusals.
+    (
+        "order.no_room",
+        "{why}. Nothing was started: stop other desktops, or add a host",
+    ),
+    (
+        "order.room_for",
+        "{wanted} desktops were to start and there is room for {fit}: {why}",
+    ),
+    ("order.no_host", "no host has joined the classroom"),
+    (
+        "order.no_release",
+        "the image of the course {course} has no release yet: seal a draft of it first",
+    ),
+    (
+        "order.only_damaged",
+        "every release of the image of the course {course} that could be used is damaged: restore its files and offer it again, or seal a new one",
+    ),
+    (
+        "order.pinned_damaged",
+        "the release that the course {course} pins is damaged: restore its files and offer it again, or choose another for the course",
+    ),
+    (
+        "order.nobody",
+        "nobody is on the roster of this course: put students on it first",
+    ),
+    (
+        "order.nothing_fits",
+        "no desktop of this course is in a state for that",
+    ),
+    (
+        "order.not_running",
+        "the desktop does not run, so there is nothing to suspend: start it first",
+    ),
+    (
+        "desktop.start_first",
+        "the desktop does not run: start it first",
+    ),
+    (
+        "hand_out.not_running",
+        "the desktop to hand out does not run: start it first",
+    ),
+    (
+        "hand_out.nobody",
+        "there is nobody to hand it out to: put students on the roster first",
+    ),
+    (
+        "course.busy",
+        "{count} desktops of the course {course} still run: stop the class first",
+    ),
+    (
+        "draft.no_disk",
+        "the draft has no disk yet: upload one first",
+    ),
+    (
+        "draft.disk_being_made",
+        "the draft's disk is still being made: wait until it is ready",
+    ),
+    (
+        "draft.is_sealed",
+        "the draft is being sealed: wait until it is a release, or call that off",
+    ),
+    ("draft.start_first", "the draft is not open: start it first"),
+    (
+        "image.in_use",
+        "image {image} can't be deleted, it is used by {users}: give those another image or delete them first",
+    ),
+    (
+        "release.in_use",
+        "release {release} can't be deleted, it is used by {users}: let those use another release first (retiring it moves courses that follow the newest)",
+    ),
+    // Accounts.
+    (
+        "session.none",
+        "nobody is signed in, or the session has ended: sign in",
+    ),
+    (
+        "session.wrong",
+        "the sign-in name or the password is wrong, or the account is disabled",
+    ),
+    (
+        "session.too_many",
+        "too many wrong tries from here: wait {seconds} s, then try again",
+    ),
+    (
+        "session.link_used",
+        "this link was used already, is too old, or was replaced by a newer one: ask for a new one",
+    ),
+    ("session.present_wrong", "the present password is wrong"),
+    (
+        "password.short",
+        "the password is shorter than {characters} characters: choose a longer one",
+    ),
+    (
+        "password.is_login",
+        "the password is the sign-in name: choose another",
+    ),
+    ("right.admin", "only admins may do this"),
+    ("right.teacher", "only teachers and admins may do this"),
+    (
+        "right.course_teacher",
+        "only teachers of the course and admins may do this",
+    ),
+    ("not_found", "there is no such {what}, or it is not yours"),
+    (
+        "internal",
+        "something broke in the controller; its log says what. Try again, and tell whoever runs the classroom if it stays",
+    ),
+    (
+        "user.last_admin",
+        "{login} is the last admin: make somebody else an admin first",
+    ),
+    // Rosters.
+    (
+        "roster.no_account",
+        "{login} has no account: check the spelling, or let accounts be made",
+    ),
+    (
+        "roster.twice",
+        "{login} is in line {line} already: remove one of the two",
+    ),
+    (
+        "roster.empty",
+        "the file is empty: its first line must name the columns, for example login,name,role",
+    ),
+    (
+        "roster.no_login",
+        "the first line must name the columns, and one of them must be login; for example login,name,role",
+    ),
+    (
+        "roster.no_role",
+        "{word} is no role: write student or teacher",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_gives_its_code_and_what_was_filled_in() {
+        let known = wording("nothing is heard of kvm1; it may still run there").expect("known");
+        assert_eq!(known.code, "desktop.host_silent");
+        assert_eq!(known.params["host"], "kvm1");
+        assert_eq!(wording("something nobody wrote down"), None);
+        assert_eq!(wording(""), None);
+        // The whole of it, not a part.
+        assert_eq!(wording("called off by somebody"), None);
+        // Nothing is filled in with nothing.
+        assert_eq!(wording("copying "), None);
+        // The form that says most itself.
+        let seal = wording("copying the disk").expect("known");
+        assert_eq!(seal.code, "seal.copying");
+    }
+
+    #[test]
+    fn texts_within_texts_are_found() {
+        let all = wordings([
+            "waiting: no host can seal it now: no host has joined yet",
+            "",
+        ])
+        .0;
+        let codes: Vec<&str> = all.values().map(|w| w.code.as_str()).collect();
+        assert_eq!(all.len(), 3, "{codes:?}");
+        let outer = &all["waiting: no host can seal it now: no host has joined yet"];
+        assert_eq!(all[&outer.params["why"]].code, "seal.no_host_now");
+    }
+
+    #[test]
+    fn each_form_fits_itself_and_no_code_is_twice() {
+        let mut codes: Vec<&str> = CATALOGUE.iter().map(|(code, _)| *code).collect();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), CATALOGUE.len());
+        for (code, form) in CATALOGUE {
+            let filled = form.replace('{', "<").replace('}', ">");
+            assert_eq!(
+                wording(&filled).map(|w| w.code).as_deref(),
+                Some(*code),
+                "{form}"
+            );
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_known_or_not(text in ".{0,60}") {
+            let _ = wordings([text.as_str()]);
+        }
+    }
+}
