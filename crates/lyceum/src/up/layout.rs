@@ -51,7 +51,8 @@ impl Addresses {
         let at = |n: u8| SocketAddr::from((own(n), agent_port));
         Addresses {
             page,
-            native: SocketAddr::new(page.ip(), page.port().checked_add(1).unwrap_or(0)),
+            // Not the next port: on every address it would be in the agents' way.
+            native: SocketAddr::new(page.ip(), page.port().checked_add(3).unwrap_or(0)),
             controller: at(1),
             storage: at(5),
             hosts: (0..hosts).map(|n| at(11 + n)).collect(),
