@@ -30,7 +30,8 @@ const RUN_DIR_MAX: usize = 50;
 pub struct Addresses {
     /// The page and the API.
     pub page: SocketAddr,
-    /// Where native viewers connect.
+    /// Where native viewers connect; in files of earlier versions there is none.
+    #[serde(default = "any_port")]
     pub native: SocketAddr,
     /// Where agents join.
     pub controller: SocketAddr,
@@ -38,6 +39,10 @@ pub struct Addresses {
     pub storage: SocketAddr,
     /// The host agents.
     pub hosts: Vec<SocketAddr>,
+}
+
+fn any_port() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
 }
 
 /// The loopback address 127.77.0.N.
@@ -267,10 +272,10 @@ mod tests {
     fn every_part_has_an_address_of_its_own() {
         let addresses = Addresses::usual(PAGE, AGENT_PORT, 3);
         let mut all: Vec<SocketAddr> = addresses.all().into_iter().map(|(_, a)| a).collect();
-        assert_eq!(all.len(), 6);
+        assert_eq!(all.len(), 7);
         all.sort();
         all.dedup();
-        assert_eq!(all.len(), 6);
+        assert_eq!(all.len(), 7);
         assert!(all.iter().all(|a| a.ip().is_loopback()));
     }
 
