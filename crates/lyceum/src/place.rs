@@ -190,6 +190,7 @@ mod tests {
         let session = SavedSession {
             cookie: "topsecret".into(),
             csrf: "alsosecret".into(),
+            ca_sha256: None,
         };
         assert!(!format!("{session:?}").contains("secret"));
     }
