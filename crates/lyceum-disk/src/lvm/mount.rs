@@ -23,18 +23,20 @@ pub fn mount(
 ) -> Result<(), DiskError> {
     let mut flags =
         MsFlags::MS_NOATIME | MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-    let mut options = match data {
-        Ext4Data::Ordered => "data=ordered".to_owned(),
-        Ext4Data::Writeback => "data=writeback".to_owned(),
-    };
     // A file system that is not sure of itself stops, instead of making it worse.
-    options.push_str(",errors=remount-ro");
-    if discard {
-        options.push_str(",discard");
-    }
+    let mut options = "errors=remount-ro".to_owned();
     if read_only {
+        // Nothing is replayed, so nothing is said of the journal: ext4 refuses both together.
         flags |= MsFlags::MS_RDONLY;
         options.push_str(",noload");
+    } else {
+        options.push_str(match data {
+            Ext4Data::Ordered => ",data=ordered",
+            Ext4Data::Writeback => ",data=writeback",
+        });
+    }
+    if discard {
+        options.push_str(",discard");
     }
     nix::mount::mount(
         Some(device),
