@@ -178,7 +178,7 @@ impl Guest {
             image.join("initrd").to_str().unwrap(),
         ]);
         let words = format!(
-            "console=ttyS0 quiet panic=-1 net.ifnames=0 lyceum.name={} lyceum.disknet={}",
+            "console=ttyS0 quiet panic=-1 no_timer_check net.ifnames=0 lyceum.name={} lyceum.disknet={}",
             plan.name, plan.disk_network
         );
         arg(&[
