@@ -17,12 +17,13 @@ fn capture(bench: &Bench, published: &Published, delta: &str, overlay: &str) {
     let writer = DeltaWriter::create(&bench.slow(&format!("deltas/{delta}"))).unwrap();
     fs::copy(bench.slow(overlay), writer.overlay_path()).unwrap();
     let memory = published.manifest.memory.as_ref().unwrap();
-    let block = |name: &str| BlockInfo {
+    let block = |name: &str, bytes: u64| BlockInfo {
         name: name.into(),
-        bytes: 4096,
+        bytes,
     };
-    let pages = writer.pages(block("ram")).unwrap();
-    let blocks = writer.blocks(vec![block("vga")]).unwrap();
+    let ram = u64::from(memory.size.memory_mib) << 20;
+    let pages = writer.pages(block("ram", ram)).unwrap();
+    let blocks = writer.blocks(vec![block("vga", 8 << 20)]).unwrap();
     let what = Description {
         release: published.release.clone(),
         platform: memory.platform.clone(),

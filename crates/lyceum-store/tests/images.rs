@@ -149,7 +149,7 @@ async fn the_newest_offered_is_what_following_courses_use(place: &Place) {
     );
     assert_eq!(
         releases::users_tx(&mut tx).await.unwrap(),
-        [(r1.clone(), follows), (r2, pins)]
+        [(r1.clone(), follows), (r2.clone(), pins)]
     );
     // Nothing starts from a damaged release, and it is known that this is why.
     tx.commit().await.unwrap();
