@@ -307,6 +307,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/desktops/{id}/move": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Moves a running desktop to another host; its person hardly notices. */
+        post: operations["post_desktops_id_move"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/desktops/{id}/native-viewer": {
         parameters: {
             query?: never;
@@ -569,6 +586,40 @@ export interface paths {
         patch: operations["patch_hosts_id"];
         trace?: never;
     };
+    "/api/v1/hosts/{id}/drain": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Gives a host no more desktops and moves those away that run there. */
+        post: operations["post_hosts_id_drain"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/hosts/{id}/resume": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Lets a host take desktops again. */
+        post: operations["post_hosts_id_resume"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/images": {
         parameters: {
             query?: never;
@@ -634,6 +685,23 @@ export interface paths {
         put?: never;
         /** Make a token with which an agent joins once. An older unused one for the same agent stops working. */
         post: operations["post_join_tokens"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/moves": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The newest first, of desktops whose courses one runs. */
+        get: operations["get_moves"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -1440,6 +1508,76 @@ export interface components {
             /** @description Role in the course. */
             role: components["schemas"]["CourseRole"];
         };
+        /** @description A move, with its numbers when it is over. */
+        Move: {
+            /**
+             * Format: int64
+             * @description Bytes sent.
+             */
+            bytes?: number | null;
+            /** @description When it was ordered. */
+            created: components["schemas"]["i64"];
+            /** @description Which desktop. */
+            desktop: components["schemas"]["DesktopId"];
+            ended?: components["schemas"]["i64"] | null;
+            /** @description Where it ran. */
+            from: components["schemas"]["HostId"];
+            /** @description Why it failed. */
+            message: string;
+            /** @description Whose, and of which course, for people. */
+            name: string;
+            /** @description The operation it belongs to, with which it is called off. */
+            operation: components["schemas"]["OperationId"];
+            /**
+             * Format: int64
+             * @description Pages sent.
+             */
+            pages?: number | null;
+            /**
+             * Format: int64
+             * @description Proportional memory right afterwards, KiB.
+             */
+            pss_after_kib?: number | null;
+            /**
+             * Format: int64
+             * @description Proportional memory before, KiB.
+             */
+            pss_before_kib?: number | null;
+            /** @description Why it is moved, and why there. */
+            reason: string;
+            /**
+             * Format: int64
+             * @description How long it stood still, milliseconds.
+             */
+            stand_still_ms?: number | null;
+            /** @description Where it is. */
+            state: components["schemas"]["MoveState"];
+            /** @description Where it is to run. */
+            to: components["schemas"]["HostId"];
+            /**
+             * Format: int64
+             * @description How long it took in all, milliseconds.
+             */
+            total_ms?: number | null;
+            way?: components["schemas"]["MoveWay"] | null;
+            /** @description Why that one. */
+            why: string;
+        };
+        /** @description Body of `POST desktops/{id}/move`. */
+        MoveOrder: {
+            to?: components["schemas"]["HostId"] | null;
+            way?: components["schemas"]["MoveWay"] | null;
+        };
+        /**
+         * @description Where a move is.
+         * @enum {string}
+         */
+        MoveState: "waiting" | "preparing" | "moving" | "done" | "failed" | "cancelled";
+        /**
+         * @description How a running desktop is brought to another host.
+         * @enum {string}
+         */
+        MoveWay: "delta" | "live";
         /** @description What a native VNC viewer connects with; works once. */
         NativeViewer: {
             /** @description Until when. */
@@ -1544,6 +1682,66 @@ export interface components {
             next?: string | null;
         };
         /** @description A page of rows, newest first. */
+        Page_Move: {
+            /** @description The rows. */
+            items: {
+                /**
+                 * Format: int64
+                 * @description Bytes sent.
+                 */
+                bytes?: number | null;
+                /** @description When it was ordered. */
+                created: components["schemas"]["i64"];
+                /** @description Which desktop. */
+                desktop: components["schemas"]["DesktopId"];
+                ended?: components["schemas"]["i64"] | null;
+                /** @description Where it ran. */
+                from: components["schemas"]["HostId"];
+                /** @description Why it failed. */
+                message: string;
+                /** @description Whose, and of which course, for people. */
+                name: string;
+                /** @description The operation it belongs to, with which it is called off. */
+                operation: components["schemas"]["OperationId"];
+                /**
+                 * Format: int64
+                 * @description Pages sent.
+                 */
+                pages?: number | null;
+                /**
+                 * Format: int64
+                 * @description Proportional memory right afterwards, KiB.
+                 */
+                pss_after_kib?: number | null;
+                /**
+                 * Format: int64
+                 * @description Proportional memory before, KiB.
+                 */
+                pss_before_kib?: number | null;
+                /** @description Why it is moved, and why there. */
+                reason: string;
+                /**
+                 * Format: int64
+                 * @description How long it stood still, milliseconds.
+                 */
+                stand_still_ms?: number | null;
+                /** @description Where it is. */
+                state: components["schemas"]["MoveState"];
+                /** @description Where it is to run. */
+                to: components["schemas"]["HostId"];
+                /**
+                 * Format: int64
+                 * @description How long it took in all, milliseconds.
+                 */
+                total_ms?: number | null;
+                way?: components["schemas"]["MoveWay"] | null;
+                /** @description Why that one. */
+                why: string;
+            }[];
+            /** @description Pass as `before` to get the next page; absent on the last. */
+            next?: string | null;
+        };
+        /** @description A page of rows, newest first. */
         Page_Operation: {
             /** @description The rows. */
             items: {
@@ -1576,6 +1774,8 @@ export interface components {
                  * @description How many desktops (or steps) it is about.
                  */
                 total: number;
+                /** @description How its texts can be put into another language, by the English text. */
+                wordings?: components["schemas"]["Wordings"];
             }[];
             /** @description Pass as `before` to get the next page; absent on the last. */
             next?: string | null;
@@ -1759,6 +1959,24 @@ export interface components {
              */
             fork_timeout_s: number;
             /**
+             * Format: int32
+             * @description Most that moves away from one host may use together, megabits per second; 0: no limit.
+             * @default 0
+             */
+            move_mbit_per_s: number;
+            /**
+             * Format: int32
+             * @description How long a move may take until the desktop is handed over, seconds.
+             * @default 120
+             */
+            move_timeout_s: number;
+            /**
+             * Format: int32
+             * @description Desktops that are moved at once away from one host, or to one.
+             * @default 2
+             */
+            moves_per_host: number;
+            /**
              * Format: double
              * @description Nominal memory that a host admits, as a multiple of its real memory. Forks share most of theirs.
              * @default 8
@@ -1797,6 +2015,21 @@ export interface components {
              * @description See [`Settings`].
              */
             fork_timeout_s?: number | null;
+            /**
+             * Format: int32
+             * @description See [`Settings`].
+             */
+            move_mbit_per_s?: number | null;
+            /**
+             * Format: int32
+             * @description See [`Settings`]; 5 to 3600.
+             */
+            move_timeout_s?: number | null;
+            /**
+             * Format: int32
+             * @description See [`Settings`]; 1 to 32.
+             */
+            moves_per_host?: number | null;
             /**
              * Format: double
              * @description See [`Settings`]; 1 to 64.
@@ -2746,6 +2979,40 @@ export interface operations {
             };
         };
     };
+    post_desktops_id_move: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["DesktopId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["MoveOrder"];
+            };
+        };
+        responses: {
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Accepted"];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
     post_desktops_id_native_viewer: {
         parameters: {
             query?: {
@@ -3245,6 +3512,64 @@ export interface operations {
             };
         };
     };
+    post_hosts_id_drain: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["HostId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Accepted"];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    post_hosts_id_resume: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["HostId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
     get_images: {
         parameters: {
             query?: never;
@@ -3450,6 +3775,39 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["JoinToken"];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    get_moves: {
+        parameters: {
+            query?: {
+                /** @description `next` of the page before. */
+                before?: number | null;
+                /** @description Only of this desktop. */
+                desktop?: components["schemas"]["DesktopId"] | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_Move"];
                 };
             };
             /** @description What failed, why, and what to do */
