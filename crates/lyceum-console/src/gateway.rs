@@ -5,7 +5,7 @@
 
 use crate::protocol::ProtocolError;
 use crate::session::{Mode, Session};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{Sink, Stream};
 use std::cell::RefCell;
 use std::future::Future;
@@ -13,12 +13,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{Notify, mpsc};
-use tokio_util::io::poll_read_buf;
 
 /// Bytes read at once. The block belongs to the thread, not to the connection.
-const BLOCK: usize = 64 * 1024;
+const BLOCK: usize = 16 * 1024;
 /// Rounds until others get their turn.
 const ROUNDS: usize = 32;
 
@@ -196,20 +195,19 @@ fn now() -> Instant {
 }
 
 thread_local! {
-    static READ: RefCell<BytesMut> = RefCell::new(BytesMut::new());
+    static READ: RefCell<Box<[u8]>> = RefCell::new(vec![0; BLOCK].into_boxed_slice());
 }
 
-// Reads into the thread's block; the bytes are a part of it.
+// Reads into the thread's block and takes out what came: one copy, and no memory held by a
+// connection that waits.
 fn poll_block(
     stream: &mut (impl AsyncRead + Unpin),
     cx: &mut Context<'_>,
 ) -> Poll<std::io::Result<Bytes>> {
     READ.with_borrow_mut(|block| {
-        if block.capacity() < BLOCK / 8 {
-            block.reserve(BLOCK);
-        }
-        ready!(poll_read_buf(Pin::new(stream), cx, block))?;
-        Poll::Ready(Ok(block.split().freeze()))
+        let mut part = ReadBuf::new(block);
+        ready!(Pin::new(stream).poll_read(cx, &mut part))?;
+        Poll::Ready(Ok(Bytes::copy_from_slice(part.filled())))
     })
 }
 
