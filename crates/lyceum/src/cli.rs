@@ -2,7 +2,8 @@
 
 use crate::bench;
 use crate::commands::{
-    audit, course, desktop, host, image, login, operation, plan, session, settings, storage, user,
+    audit, course, desktop, host, image, login, operation, plan, session, settings, sim, storage,
+    user,
 };
 use crate::doctor::DoctorArgs;
 use crate::exit;
@@ -77,6 +78,8 @@ pub enum Command {
     Bench(bench::BenchCommand),
     /// What the planner would do with a cluster in a file; needs no classroom and does nothing
     Plan(plan::PlanArgs),
+    /// Rehearse weeks of a whole school on simulated hosts, and compare policies
+    Sim(sim::SimArgs),
     /// Work that takes time
     #[command(subcommand)]
     Operation(operation::OperationCommand),

@@ -109,6 +109,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Course(command) => commands::course::run(&context(global)?, command).await,
         Command::Desktop(command) => commands::desktop::run(&context(global)?, command).await,
         Command::Plan(args) => commands::plan::run(&args, global.json()),
+        Command::Sim(args) => commands::sim::run(&args, global.json()),
         Command::User(command) => commands::user::run(&context(global)?, command).await,
         Command::Operation(command) => commands::operation::run(&context(global)?, command).await,
         Command::Audit(args) => commands::audit::run(&context(global)?, args).await,

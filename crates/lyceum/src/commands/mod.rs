@@ -12,6 +12,7 @@ pub mod plan;
 pub mod roster;
 pub mod session;
 pub mod settings;
+pub mod sim;
 pub mod status;
 pub mod storage;
 pub mod user;
