@@ -302,8 +302,17 @@ impl LvmDriver {
         if !mount::is_mounted(&at)? {
             return Ok(());
         }
-        self.show.hide(overlay, &at)?;
         self.group.freeze(&at, false)?;
+        // A host that has read the disk may keep it open at the server, with the promise that
+        // nobody else writes it (a delegation). Opening it for writing takes that back; it must
+        // be done while the host can still answer, so before the volume is hidden.
+        drop(
+            fs::OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open(self.file(overlay)),
+        );
+        self.show.hide(overlay, &at)?;
         let done = mount::unmount(&at);
         if done.is_err()
             && let Ok(Some(lv)) = self.group.volume(&disk_volume(overlay))
