@@ -1,6 +1,6 @@
 //! Images, releases and drafts in the store.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! Every kind of row but images' is written, read back and changed.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
 
@@ -291,6 +291,8 @@ fn desktop(owner: Owner) -> Desktop {
         source: Source::HandOut,
         renew: true,
         hand_out_delta: Some(DeltaId::new()),
+        handed_out: Generation(1 << 40),
+        moving_to: Some("kvm2".parse().unwrap()),
         order: Some(OperationId::new()),
         ordered_at: 1 << 41,
         gave_up: false,
