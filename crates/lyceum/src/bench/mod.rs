@@ -10,6 +10,7 @@
 mod class;
 mod class_start;
 mod html;
+mod moves;
 mod reset;
 mod stats;
 
@@ -26,6 +27,8 @@ pub enum BenchCommand {
     ClassStart(class_start::Args),
     /// Reset one desktop again and again while others run
     Reset(reset::Args),
+    /// Move a running desktop from host to host, as a delta and by live migration
+    Move(moves::Args),
 }
 
 /// What all benches take.
@@ -66,6 +69,7 @@ pub async fn run(ctx: &Context, command: BenchCommand) -> anyhow::Result<()> {
     match command {
         BenchCommand::ClassStart(args) => class_start::run(ctx, args).await,
         BenchCommand::Reset(args) => reset::run(ctx, args).await,
+        BenchCommand::Move(args) => moves::run(ctx, args).await,
     }
 }
 

@@ -6,7 +6,19 @@ use crate::format::{bytes, dash, duration, moment, short, word};
 use crate::resolve;
 use crate::table::{Table, plain};
 use clap::Subcommand;
+use lyceum_api::Page;
 use lyceum_api::desktops::{Accepted, Desktop, DesktopCreate, DesktopHistory, StartOrder};
+use lyceum_api::moves::{Move, MoveOrder};
+use lyceum_model::MoveWay;
+
+/// How a desktop is moved.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum WayArg {
+    /// Only what it changed; it goes on sharing memory
+    Delta,
+    /// QEMU's live migration
+    Live,
+}
 
 /// Desktops. A desktop is named `Course/login`, or by its id or the end of it.
 #[derive(Debug, Subcommand)]
@@ -65,6 +77,19 @@ pub enum DesktopCommand {
         #[arg(required = true)]
         desktops: Vec<String>,
     },
+    /// Move it to another host while it runs
+    Move {
+        /// Which
+        desktop: String,
+        /// Where to; otherwise where it fits best
+        #[arg(long, value_name = "HOST")]
+        to: Option<String>,
+        /// How; otherwise by measurement
+        #[arg(long)]
+        way: Option<WayArg>,
+    },
+    /// Moves under way and those that ended, with their numbers
+    Moves,
     /// Where it was placed and why
     History {
         /// Which
@@ -126,6 +151,30 @@ pub async fn run(ctx: &Context, command: DesktopCommand) -> anyhow::Result<()> {
                 ctx.follow(&accepted.operation).await?;
             }
             Ok(())
+        }
+        DesktopCommand::Move { desktop, to, way } => {
+            let desktop = resolve::desktop(&ctx.client, &desktop).await?;
+            let to = match to {
+                Some(name) => Some(super::host::find(ctx, &name).await?.id),
+                None => None,
+            };
+            let way = way.map(|way| match way {
+                WayArg::Delta => MoveWay::Delta,
+                WayArg::Live => MoveWay::Live,
+            });
+            let accepted: Accepted = ctx
+                .client
+                .post(
+                    &format!("desktops/{}/move", desktop.id),
+                    &MoveOrder { to, way },
+                )
+                .await?;
+            ctx.follow(&accepted.operation).await?;
+            Ok(())
+        }
+        DesktopCommand::Moves => {
+            let page: Page<Move> = ctx.client.get("moves").await?;
+            ctx.show_table(&page.items, "nothing was moved yet", |m| moves_table(m))
         }
         DesktopCommand::History { desktop } => {
             let desktop = resolve::desktop(&ctx.client, &desktop).await?;
@@ -191,6 +240,46 @@ async fn order(
     } else {
         Ok(())
     }
+}
+
+fn moves_table(moves: &[Move]) -> Table {
+    let mut table = Table::new(&[
+        "WHEN",
+        "DESKTOP",
+        "FROM",
+        "TO",
+        "STATE",
+        "WAY",
+        ">SENT",
+        ">STOOD STILL",
+        ">IN ALL",
+        ">MEMORY",
+        ">AFTER",
+        "NOTE",
+    ]);
+    for m in moves {
+        let size = |v: Option<u64>| v.map_or_else(|| "-".into(), bytes);
+        let time = |v: Option<u64>| v.map_or_else(|| "-".into(), duration);
+        table.row([
+            moment(m.created),
+            m.name.clone(),
+            m.from.to_string(),
+            m.to.to_string(),
+            word(&m.state),
+            dash(m.way.as_ref().map(word)),
+            size(m.bytes),
+            time(m.stand_still_ms),
+            time(m.total_ms),
+            size(m.pss_before_kib.map(|k| k * 1024)),
+            size(m.pss_after_kib.map(|k| k * 1024)),
+            if m.message.is_empty() {
+                m.reason.clone()
+            } else {
+                m.message.clone()
+            },
+        ]);
+    }
+    table
 }
 
 /// Desktops as a table.

@@ -1,12 +1,13 @@
 //! `lyceum host`: the machines that run desktops, and joining new ones.
 
 use crate::context::Context;
-use crate::exit::{self, Exit};
+use crate::exit::Exit;
 use crate::format::{dash, mib, moment, word};
 use crate::resolve;
 use crate::table::{Table, plain};
 use clap::{Subcommand, ValueEnum};
-use lyceum_api::hosts::{AgentKind, Host, HostPatch, HostState, JoinToken, JoinTokenCreate};
+use lyceum_api::desktops::Accepted;
+use lyceum_api::hosts::{AgentKind, Host, JoinToken, JoinTokenCreate};
 
 /// What joins.
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -27,13 +28,14 @@ pub enum HostCommand {
         /// Its name
         host: String,
     },
-    /// Let it take no new desktops
+    /// Let it take no new desktops, and move those away that run there
     Drain {
         /// Its name
         host: String,
     },
     /// Let it take desktops again
-    Activate {
+    #[command(alias = "activate")]
+    Resume {
         /// Its name
         host: String,
     },
@@ -62,8 +64,22 @@ pub async fn run(ctx: &Context, command: HostCommand) -> anyhow::Result<()> {
             let host = find(ctx, &host).await?;
             ctx.show(&host, details)
         }
-        HostCommand::Drain { host } => set(ctx, &host, HostState::Draining).await,
-        HostCommand::Activate { host } => set(ctx, &host, HostState::Active).await,
+        HostCommand::Drain { host } => {
+            let host = find(ctx, &host).await?;
+            let accepted: Accepted = ctx
+                .client
+                .post(&format!("hosts/{}/drain", host.id), &serde_json::json!({}))
+                .await?;
+            ctx.follow(&accepted.operation).await?;
+            Ok(())
+        }
+        HostCommand::Resume { host } => {
+            let host = find(ctx, &host).await?;
+            let path = format!("hosts/{}/resume", host.id);
+            let () = ctx.client.post(&path, &serde_json::json!({})).await?;
+            let host = find(ctx, host.id.as_str()).await?;
+            ctx.done(&host, &format!("{} is {}", host.id, word(&host.state)))
+        }
         HostCommand::Token { name, kind } => {
             let (kind, program) = match kind {
                 KindArg::Host => (AgentKind::Host, "host"),
@@ -87,22 +103,9 @@ pub async fn run(ctx: &Context, command: HostCommand) -> anyhow::Result<()> {
     }
 }
 
-async fn find(ctx: &Context, name: &str) -> anyhow::Result<Host> {
+pub(super) async fn find(ctx: &Context, name: &str) -> anyhow::Result<Host> {
     let hosts: Vec<Host> = ctx.client.get("hosts").await?;
     resolve::pick("host", name, hosts, |h| h.id.as_str(), |h| h.id.as_str())
-}
-
-async fn set(ctx: &Context, name: &str, state: HostState) -> anyhow::Result<()> {
-    let host = find(ctx, name).await?;
-    let host: Host = ctx
-        .client
-        .patch(
-            &format!("hosts/{}", host.id),
-            &HostPatch { state: Some(state) },
-        )
-        .await
-        .map_err(|e| Exit::coded(exit::REFUSED, e.to_string()))?;
-    ctx.done(&host, &format!("{} is {}", host.id, word(&host.state)))
 }
 
 /// Hosts as a table.
