@@ -80,10 +80,10 @@ async fn round(app: &App, short: &mut HashMap<HostId, u32>) -> Result<(), super:
         }
         *count = 0;
         let all = desktops::all(&app.store).await?;
-        if all
-            .iter()
-            .any(|d| d.host.as_ref() == Some(&agent.id) && (d.phase == Phase::Suspending || d.moving_to.is_some()))
-        {
+        if all.iter().any(|d| {
+            d.host.as_ref() == Some(&agent.id)
+                && (d.phase == Phase::Suspending || d.moving_to.is_some())
+        }) {
             continue;
         }
         let Some(quietest) = victim(&agent.id, &all, &app.live.desktops()) else {
