@@ -14,8 +14,6 @@ import type {
   Desktop,
   DraftAccepted,
   DraftCreate,
-  Host,
-  HostState,
   Image,
   JoinToken,
   Me,
@@ -50,6 +48,7 @@ export const desktops = {
   order: (id: string, order: DesktopOrder, cold = false) =>
     post<Accepted>(`desktops/${id}/${order}`, order === "start" ? { cold } : undefined),
   ensure: (course: string, user: string) => post<Desktop>("desktops", { course, user }),
+  move: (id: string) => post<Accepted>(`desktops/${id}/move`, {}),
   remove: (id: string) => del<Accepted>(`desktops/${id}`),
   ticket: (id: string, viewOnly: boolean) => post<ConsoleTicket>(`desktops/${id}/console-ticket${query({ view_only: viewOnly || null })}`),
   nativeViewer: (id: string, viewOnly: boolean) => post<NativeViewer>(`desktops/${id}/native-viewer${query({ view_only: viewOnly || null })}`),
@@ -105,7 +104,8 @@ export const drafts = {
 };
 
 export const hosts = {
-  setState: (id: string, state: HostState) => patch<Host>(`hosts/${id}`, { state }),
+  drain: (id: string) => post<Accepted>(`hosts/${id}/drain`),
+  resume: (id: string) => post<void>(`hosts/${id}/resume`),
   joinToken: (kind: AgentKind, name: string) => post<JoinToken>("join-tokens", { kind, name }),
 };
 

@@ -13,6 +13,7 @@ import type {
   Image,
   Me,
   Member,
+  Move,
   Operation,
   Page,
   Session,
@@ -107,6 +108,13 @@ export const useHosts = () =>
     queryFn: ({ signal }) => get<Host[]>("hosts", signal),
     // Measurements come every five seconds and are no events.
     refetchInterval: 5000,
+  });
+
+export const useMoves = () =>
+  useQuery({
+    queryKey: ["moves"],
+    queryFn: ({ signal }) => get<Page<Move>>("moves", signal).then((page) => page.items),
+    refetchInterval: (q) => (q.state.data?.some((m) => m.ended === null) ? 1000 : 10_000),
   });
 
 export const useStorage = () =>

@@ -7,6 +7,7 @@ export type ApiErrorBody = S["ApiError"];
 export type ChangeEvent = S["ChangeEvent"];
 export type Settings = S["Settings"];
 export type SettingsPatch = S["SettingsPatch"];
+export type Move = S["Move"];
 export type Role = S["Role"];
 export type Me = S["Me"];
 export type User = S["User"];

@@ -24,6 +24,7 @@ function useSeatMenu(desktop: Desktop, onDetails: () => void): { items: MenuItem
   const items: MenuItem[] = [
     { label: desktop.phase === "suspended" ? t.desktop.resume : t.desktop.start, icon: "play", disabled: !can.start, onSelect: orders.start },
     { label: t.desktop.suspend, icon: "suspend", disabled: !can.suspend, onSelect: orders.suspend },
+    { label: t.desktop.move, icon: "host", disabled: desktop.phase !== "running", onSelect: orders.move },
     { label: t.desktop.reset, icon: "reset", disabled: !can.reset, onSelect: () => void orders.reset() },
     { label: desktop.phase === "suspended" ? t.desktop.discardSaved : t.desktop.stop, icon: "stop", disabled: !can.stop, onSelect: () => void orders.stop() },
     { label: t.common.details, icon: "info", disabled: !desktop.id, onSelect: onDetails },

@@ -18,9 +18,11 @@ export function useDesktopOrders(desktop: Desktop, name: string) {
     },
     { stale: STALE },
   );
+  const move = useAction(() => desktops.move(desktop.id), { stale: STALE, done: t.desktop.moveOrdered });
   const remove = useAction(() => desktops.remove(desktop.id), { stale: STALE });
   return {
-    busy: order.busy || remove.busy,
+    busy: order.busy || remove.busy || move.busy,
+    move: () => move.run(),
     start: () => order.run("start"),
     startCold: () => order.run("start", true),
     suspend: () => order.run("suspend"),

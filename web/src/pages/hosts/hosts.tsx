@@ -9,6 +9,7 @@ import { useAction } from "../../ui/toast";
 import { useConfirm } from "../../ui/dialog";
 import { AddHost } from "./add-host";
 import { HostCard } from "./card";
+import { Moves } from "./moves";
 
 export function HostsPage() {
   const { t } = useWords();
@@ -16,7 +17,9 @@ export function HostsPage() {
   const hosts = useHosts();
   const confirm = useConfirm();
   const [adding, setAdding] = useState(false);
-  const setState = useAction(orders.setState, { stale: ["hosts"] });
+  const stale = ["hosts", "moves", "operations"];
+  const drain = useAction(orders.drain, { stale });
+  const resume = useAction(orders.resume, { stale });
   return (
     <>
       <PageHead title={t.hosts.title} lead={t.hosts.lead}>
@@ -38,11 +41,12 @@ export function HostsPage() {
                 <HostCard
                   key={host.id}
                   host={host}
-                  busy={setState.busy}
+                  busy={drain.busy || resume.busy}
                   onState={
                     admin
                       ? async (state) => {
-                          if (state === "active" || (await confirm({ title: t.hosts.drainTitle(host.id), body: t.hosts.drainBody, confirm: t.hosts.drain }))) setState.run(host.id, state);
+                          if (state === "active") resume.run(host.id);
+                          else if (await confirm({ title: t.hosts.drainTitle(host.id), body: t.hosts.drainBody, confirm: t.hosts.drain })) drain.run(host.id);
                         }
                       : undefined
                   }
@@ -52,6 +56,7 @@ export function HostsPage() {
           )
         }
       </Loaded>
+      <Moves />
       {adding && <AddHost onClose={() => setAdding(false)} />}
     </>
   );
