@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run test test-storage build web setup tiny-image demo-image fileserver-image check fmt openapi screenshots bench clean
+.PHONY: help run test test-storage build web setup tiny-image demo-image fileserver-image check fmt openapi screenshots test-moves bench clean
 
 # Node may have been fetched into .lyceum/node (scripts/setup); mke2fs lives in sbin.
 export PATH := $(CURDIR)/.lyceum/node/node_modules/.bin:$(PATH):/usr/sbin:/sbin
@@ -101,10 +101,14 @@ screenshots: ## docs/pictures, from a classroom started for it
 	@test -e $(IMAGES)/demo.qcow2 || $(MAKE) --no-print-directory demo-image
 	@scripts/with-classroom --program $(LYCEUM) --image $(IMAGES)/demo.qcow2 --memory 768 -- npm --prefix web run --silent screenshots
 
+test-moves: ## moves of running desktops, the way cut at 200 random bytes, a busy one moved 100 times (real QEMU, long)
+	LYCEUM_MOVES=200 cargo test -p lyceum-qemu --test qemu moves:: -- --nocapture --test-threads 1
+
 bench: ## the numbers of docs/benchmarks.md, on the classroom that runs (make run, in another terminal)
 	@mkdir -p .lyceum/bench
 	$(LYCEUM) bench class-start --state $(STATE) --desktops 60 --cold 8 --json .lyceum/bench/class-start.json --html .lyceum/bench/class-start.html
 	$(LYCEUM) bench reset --state $(STATE) --json .lyceum/bench/reset.json --html .lyceum/bench/reset.html
+	$(LYCEUM) bench move --state $(STATE) --moves 100 --json .lyceum/bench/move.json
 
 clean: ## removes what was built, but no image and no classroom
 	rm -rf web/dist web/node_modules $(STAMPS)
