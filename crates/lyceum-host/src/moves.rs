@@ -28,7 +28,7 @@
 //!
 //! So the lock decides, which lies where damage could be done, and not a message. The controller is not
 //! needed for it and may be away; it gave the destination a newer generation, and by that knows later which of
-//! two reports is the desktop. It is a decision of its own: `docs/adr/0009-the-disk-lock-decides-a-move.md`.
+//! two reports is the desktop. It is a decision of its own: `docs/adr/0008-the-disk-lock-decides-a-move.md`.
 
 use crate::agent::Agent;
 use lyceum_hypervisor::{HypervisorError, Instance, InstanceState, TakenBack, Usable};
