@@ -116,6 +116,32 @@ impl Lab {
         lab
     }
 
+    /// Another host of the same classroom, over the same tiers. It is not started.
+    #[allow(dead_code)] // Not every test has two.
+    pub fn beside(&self, name: &str) -> Lab {
+        let dir = tempfile::Builder::new().prefix("ly").tempdir().unwrap();
+        let ca = ClassroomCa::open_or_create(&self.dir.path().join("ca")).unwrap();
+        let host = Peer::new(PeerKind::Host, name.parse().unwrap());
+        let config = HostConfig {
+            name: host.name.clone(),
+            state_dir: dir.path().join("state"),
+            run_dir: dir.path().join("run"),
+            ..self.config.clone()
+        };
+        Lab {
+            client: Client::new(&self.controller, "https://127.0.0.1:1", &host).unwrap(),
+            host: ca.issue(&host, &[]).unwrap(),
+            controller: self.controller.clone(),
+            world: self.world.clone(),
+            sim: self.sim.clone(),
+            release: self.release.clone(),
+            config,
+            real: self.real.clone(),
+            agent: None,
+            dir,
+        }
+    }
+
     pub fn hypervisor(&self) -> SimHypervisor {
         SimHypervisor::new(self.world.clone(), self.sim.clone())
     }

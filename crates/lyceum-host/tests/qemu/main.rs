@@ -6,6 +6,7 @@
 #[path = "../agent/lab.rs"]
 #[allow(dead_code)] // Shared with the tests on simulated machines.
 mod lab;
+mod moves;
 
 use lab::{Lab, code};
 use lyceum_hypervisor::Hypervisor;
@@ -130,11 +131,12 @@ async fn from_a_draft_to_a_desktop_that_outlives_its_agent() {
     assert_eq!(seen.address.as_deref(), Some("10.77.1.5/24"));
     assert!(seen.ssh_host_key.unwrap().starts_with("ssh-ed25519 "));
     println!("fork usable after {:?} ms", seen.usable_ms);
-    let mut console = lab
+    let console = lab
         .client
-        .upgrade("/v1/desktops/a/console", "rfb")
+        .upgrade("/v1/desktops/a/console", "lyceum-console")
         .await
         .unwrap();
+    let mut console = lyceum_console::relay::Relayed::new(console);
     let mut version = [0; 12];
     console.read_exact(&mut version).await.unwrap();
     assert_eq!(&version[..4], b"RFB ");
