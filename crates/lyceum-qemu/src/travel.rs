@@ -217,8 +217,8 @@ impl Source {
 /// machine all see the same pages.
 fn flush_if_remote(disk: &Path) -> Result<()> {
     const LOCAL: [i64; 4] = [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994];
-    let local = nix::sys::statfs::statfs(disk)
-        .is_ok_and(|s| LOCAL.contains(&(s.filesystem_type().0 as i64)));
+    let local =
+        nix::sys::statfs::statfs(disk).is_ok_and(|s| LOCAL.contains(&s.filesystem_type().0));
     if local {
         return Ok(());
     }
