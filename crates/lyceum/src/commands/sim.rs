@@ -80,7 +80,7 @@ fn read(path: &Path) -> anyhow::Result<String> {
 fn sessions(text: &str) -> Result<Vec<Session>, String> {
     let mut reader = serde_json::Deserializer::from_str(text);
     serde_path_to_error::deserialize(&mut reader)
-        .map_err(|e| format!("{}: {}", e.path(), e.into_inner()))
+        .map_err(|e| format!("{}: {}", e.path(), e.inner()))
 }
 
 type Row<'a> = (&'a str, &'a dyn Fn(&Outcome) -> String);
