@@ -1,7 +1,6 @@
 //! Disks are made of a captured overlay only when it is what was captured.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[allow(dead_code)] // Shared with the other tests.
 mod common;
 
 use axum::http::Method;
