@@ -31,7 +31,7 @@ run: ## the whole classroom in the foreground; installs, builds and makes the de
 test: ## everything that is tested: units, simulated hosts, real QEMU guests, the page in a browser
 	@scripts/test
 
-test-storage: fileserver-image ## LVM, NFS and power cuts for real, in emulated file servers (ten minutes or more)
+test-storage: fileserver-image ## LVM, NFS and power cuts for real, in emulated file servers (half an hour on two cores)
 	@scripts/test-storage
 
 build: web/dist/index.html ## target/release/lyceum with the page in it
