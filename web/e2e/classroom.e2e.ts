@@ -232,6 +232,7 @@ describe("the page", () => {
     expect(film.blank, "not a frame is blank while a desktop becomes as new").toBe(0);
   });
 
+  // Made-up data has no agents to restart.
   it.skipIf(process.env.MOCK)("loses no key and no frame while hosts' agents are restarted again and again", async () => {
     const { page } = staff;
     await connected(page);
@@ -271,6 +272,7 @@ describe("the page", () => {
     expect(film.blank).toBe(0);
   });
 
+  // ... and no controller.
   it.skipIf(process.env.MOCK)("goes on by itself after a restart of the controller, without signing in, the last frame kept", async () => {
     const { page } = staff;
     await connected(page);

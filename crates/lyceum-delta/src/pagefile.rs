@@ -62,6 +62,28 @@ impl Run {
     }
 }
 
+/// Whole pages that lie inside their block, or an error that names them.
+pub(crate) fn check_place(
+    blocks: &[BlockInfo],
+    block: u32,
+    first: u64,
+    data: &[u8],
+) -> Result<(), DeltaError> {
+    let pages = (data.len() / PAGE) as u64;
+    let fits = blocks.get(block as usize).is_some_and(|b| {
+        first
+            .checked_add(pages)
+            .is_some_and(|end| end <= b.bytes / PAGE as u64)
+    });
+    if !data.len().is_multiple_of(PAGE) || !fits {
+        return Err(DeltaError::Invalid(format!(
+            "{} bytes at page {first} of block {block}",
+            data.len()
+        )));
+    }
+    Ok(())
+}
+
 /// Whether a page holds nothing but zeros.
 pub fn is_zero(page: &[u8]) -> bool {
     // Compared as slices, which is one memcmp.
@@ -111,18 +133,7 @@ impl PageWriter {
     /// Takes contiguous pages of a block, the first of which has the number `first`.
     /// Pages that were given before are replaced. Returns how many pages are new or changed.
     pub fn put(&mut self, block: u32, first: u64, data: &[u8]) -> Result<u64, DeltaError> {
-        let pages = (data.len() / PAGE) as u64;
-        let fits = self.blocks.get(block as usize).is_some_and(|b| {
-            first
-                .checked_add(pages)
-                .is_some_and(|end| end <= b.bytes / PAGE as u64)
-        });
-        if !data.len().is_multiple_of(PAGE) || !fits {
-            return Err(DeltaError::Invalid(format!(
-                "{} bytes at page {first} of block {block}",
-                data.len()
-            )));
-        }
+        check_place(&self.blocks, block, first, data)?;
         let mut changed = 0;
         for (page, content) in (first..).zip(data.chunks_exact(PAGE)) {
             changed += u64::from(self.put_page((block, page), content)?);

@@ -122,18 +122,7 @@ impl<W: Write> StreamWriter<W> {
 
     /// Sends those of these contiguous pages that are new or changed; how many that were.
     pub fn put(&mut self, block: u32, first: u64, data: &[u8]) -> Result<u64, DeltaError> {
-        let count = (data.len() / PAGE) as u64;
-        let fits = self.blocks.get(block as usize).is_some_and(|b| {
-            first
-                .checked_add(count)
-                .is_some_and(|end| end <= b.bytes / PAGE as u64)
-        });
-        if !data.len().is_multiple_of(PAGE) || !fits {
-            return Err(DeltaError::Invalid(format!(
-                "{} bytes at page {first} of block {block}",
-                data.len()
-            )));
-        }
+        crate::pagefile::check_place(&self.blocks, block, first, data)?;
         // Runs of pages of one kind, each sent in one frame.
         let mut changed = 0;
         let mut run: Option<(u32, usize)> = None;
@@ -151,7 +140,7 @@ impl<W: Write> StreamWriter<W> {
                 run = kind.map(|k| (k, at));
             }
         }
-        self.flush_run(run, count as usize, block, first, data)?;
+        self.flush_run(run, data.len() / PAGE, block, first, data)?;
         Ok(changed)
     }
 
