@@ -138,9 +138,15 @@ impl Machine {
 
     /// Whether its guest runs, or is on its way up.
     pub(super) fn goes(&self) -> bool {
-        let waits = matches!(self.request.from, StartFrom::Arrive { .. })
-            && matches!(&*self.state.borrow(), InstanceState::Starting { .. });
-        !waits && self.standing().is_none()
+        let runs = match &*self.state.borrow() {
+            InstanceState::Starting { .. } => {
+                !matches!(self.request.from, StartFrom::Arrive { .. })
+            }
+            InstanceState::Running { .. } => true,
+            // It may be among the machines of its world for a moment yet.
+            InstanceState::Ended { .. } => false,
+        };
+        runs && self.standing().is_none()
     }
 
     fn usable(&self) -> Option<Usable> {
