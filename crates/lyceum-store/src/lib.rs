@@ -87,6 +87,10 @@ const SCHEMA: &[(i64, &str)] = &[
     (1, include_str!("schema.sql")),
     (2, include_str!("schema-2.sql")),
     (3, include_str!("schema-3.sql")),
+    (4, include_str!("schema-4.sql")),
+    (5, include_str!("schema-5.sql")),
+    (6, include_str!("schema-6.sql")),
+    (7, include_str!("schema-7.sql")),
 ];
 
 impl Store {

@@ -1,0 +1,1 @@
+-- Measurements, plans and power.
