@@ -77,6 +77,38 @@ async function press(page: Page, name: string | RegExp) {
 
 const connected = (page: Page) => page.locator('.console-screen[data-state="connected"]').waitFor({ timeout: 120_000 });
 
+/** The desktop whose console the page shows. */
+const consoleOf = (page: Page) => new URL(page.url()).hash.split("/").pop() ?? "";
+
+/** Asks the API as the page would. */
+async function api(page: Page, method: string, path: string, body?: object): Promise<unknown> {
+  const answer = await page.evaluate(
+    async ([m, p, b]) => {
+      const { csrf } = (await (await fetch("api/v1/session")).json()) as { csrf: string };
+      const headers = { "Content-Type": "application/json", "X-Lyceum-CSRF": csrf };
+      const response = await fetch(`api/v1/${p}`, m === "GET" ? {} : { method: m, headers, ...(b ? { body: b } : {}) });
+      return { ok: response.ok, text: await response.text() };
+    },
+    [method, path, body ? JSON.stringify(body) : ""] as const,
+  );
+  if (!answer.ok) throw new Error(`${method} ${path}: ${answer.text}`);
+  return answer.text ? JSON.parse(answer.text) : null;
+}
+
+/** Waits until a text, and nothing else, has arrived in the guest's file that serves as its clipboard. */
+async function clipboardFile(page: Page, text: string, when: () => string) {
+  let arrived = "";
+  await until("the text", async () => {
+    arrived = await page.evaluate(async (path) => {
+      const answer = await fetch(path);
+      return answer.ok ? ((await answer.json()) as { text: string }).text : `${answer.status}`;
+    }, `api/v1/desktops/${consoleOf(page)}/clipboard`);
+    return arrived.trim() === text.trim();
+  }).catch((cause: Error) => {
+    throw new Error(`${cause.message}; ${when()}, of ${text} there arrived: ${arrived}`);
+  });
+}
+
 beforeAll(async () => {
   if (process.env.MOCK) {
     mock = await startMock(0);
@@ -256,21 +288,55 @@ describe("the page", () => {
     await typing;
     await page.keyboard.press("Enter");
     await page.keyboard.press("Control+d");
-    const id = new URL(page.url()).hash.split("/").pop() ?? "";
-    let arrived = "";
-    await until("the text", async () => {
-      arrived = await page.evaluate(async (path) => {
-        const answer = await fetch(path);
-        return answer.ok ? ((await answer.json()) as { text: string }).text : `${answer.status}`;
-      }, `api/v1/desktops/${id}/clipboard`);
-      return arrived.trim() === text;
-    }).catch((cause: Error) => {
-      throw new Error(`${cause.message}; after ${restarts} restarts, of ${text} there arrived: ${arrived}`);
-    });
+    await clipboardFile(page, text, () => `after ${restarts} restarts`);
     const film = await recorded(page);
     expect(film.frames).toBeGreaterThan(10);
     expect(film.blank).toBe(0);
   });
+
+  // ... and no hosts to move to.
+  it.skipIf(process.env.MOCK)("loses no key and no frame while the desktop is moved ten times between hosts", async () => {
+    const { page } = staff;
+    await connected(page);
+    await settled(page);
+    const id = consoleOf(page);
+    const hosts = ((await api(page, "GET", "hosts")) as { id: string }[]).map((host) => host.id);
+    await page.locator(".console-screen canvas").click();
+    await page.keyboard.type("\ndd of=/run/lyceum/clipboard\n", { delay: 25 });
+    await record(page);
+    let typed = "";
+    let moved = false;
+    const typing = (async () => {
+      // Short lines: a terminal gives a line on when it is whole, and takes 4,095 characters of it.
+      for (let line = 0; !moved; line++) {
+        const text = `${line}-${Array.from({ length: 8 }, (_, i) => `w${(line * 8 + i) * 37}`).join("-")}\n`;
+        typed += text;
+        await page.keyboard.type(text, { delay: 25 });
+      }
+    })();
+    try {
+      for (let times = 0; times < 10; times++) {
+        const from = (await api(page, "GET", `desktops/${id}`)) as { host: string };
+        const to = hosts[(hosts.indexOf(from.host) + 1) % hosts.length] ?? "";
+        const { operation } = (await api(page, "POST", `desktops/${id}/move`, { to })) as { operation: string };
+        const ended = await until("the move", async () => {
+          const now = (await api(page, "GET", `operations/${operation}`)) as { state: string };
+          return now.state !== "running" && now;
+        }, 120_000);
+        expect(ended, `move ${times + 1}, from ${from.host} to ${to}`).toMatchObject({ state: "done" });
+        expect(await api(page, "GET", `desktops/${id}`)).toMatchObject({ host: to, phase: "running" });
+      }
+    } finally {
+      moved = true;
+      await typing;
+    }
+    await page.keyboard.press("Control+d");
+    await clipboardFile(page, typed, () => "after ten moves");
+    const film = await recorded(page);
+    console.log(`ten moves under typing: ${typed.length} keys, ${film.frames} frames, the picture stood still for ${film.stillMs} ms at most`);
+    expect(film.frames).toBeGreaterThan(10);
+    expect(film.blank, "not a frame is blank").toBe(0);
+  }, 600_000);
 
   // ... and no controller.
   it.skipIf(process.env.MOCK)("goes on by itself after a restart of the controller, without signing in, the last frame kept", async () => {

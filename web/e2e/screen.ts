@@ -57,13 +57,23 @@ export function settled(page: Page): Promise<Picture> {
   });
 }
 
+export interface Film {
+  frames: number;
+  /** Frames that showed nothing. */
+  blank: number;
+  /** The longest time without a change in the picture, in milliseconds. */
+  stillMs: number;
+}
+
 /** Looks at every frame that the browser shows of the console, until [`recorded`] is called. */
 export async function record(page: Page): Promise<void> {
   await page.evaluate(() => {
     const small = document.createElement("canvas");
     [small.width, small.height] = [160, 100];
     const context = small.getContext("2d", { willReadFrequently: true });
-    const film = { frames: 0, blank: 0, on: true };
+    const film = { frames: 0, blank: 0, stillMs: 0, on: true };
+    let before = new Uint8ClampedArray();
+    let changed = performance.now();
     (window as unknown as { film: typeof film }).film = film;
     const look = () => {
       if (!film.on || !context) return;
@@ -74,6 +84,10 @@ export async function record(page: Page): Promise<void> {
       let lit = 0;
       for (let i = 0; i < data.length; i += 4) if (Math.max(data[i] ?? 0, data[i + 1] ?? 0, data[i + 2] ?? 0) > 12) lit += 1;
       film.frames += 1;
+      if (before.length !== data.length || before.some((value, i) => value !== data[i])) {
+        [before, changed] = [data, performance.now()];
+      }
+      film.stillMs = Math.max(film.stillMs, performance.now() - changed);
       if (lit < 5) film.blank += 1;
       requestAnimationFrame(look);
     };
@@ -81,11 +95,11 @@ export async function record(page: Page): Promise<void> {
   });
 }
 
-/** How many frames were seen, and how many of them showed nothing. Fails when the page was loaded anew. */
-export async function recorded(page: Page): Promise<{ frames: number; blank: number }> {
+/** What was seen. Fails when the page was loaded anew. */
+export async function recorded(page: Page): Promise<Film> {
   return page.evaluate(() => {
-    const { film } = window as unknown as { film: { frames: number; blank: number; on: boolean } };
+    const { film } = window as unknown as { film: Film & { on: boolean } };
     film.on = false;
-    return { frames: film.frames, blank: film.blank };
+    return { frames: film.frames, blank: film.blank, stillMs: Math.round(film.stillMs) };
   });
 }
