@@ -120,6 +120,8 @@ ids! {
     JobId = "job";
     /// A move of a running desktop to another host.
     MoveId = "move";
+    /// What the planner proposed, and how far it is carried out.
+    PlanId = "plan";
     /// A signed-in browser or program.
     SessionId = "session";
 }
