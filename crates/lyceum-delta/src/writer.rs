@@ -49,7 +49,7 @@ impl DeltaWriter {
             )));
         };
         let mut partial = name.to_owned();
-        partial.push(".partial");
+        partial.push(lyceum_model::disk::layout::PARTIAL);
         let partial = out.with_file_name(partial);
         match fs::remove_dir_all(&partial) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(io(&partial)(e)),

@@ -145,6 +145,17 @@ pub trait DiskDriver: Send + Sync {
         cancel: &Cancel,
     ) -> Result<DiskRef, DiskError>;
 
+    /// A desktop's disk that starts with what was kept of `of`, which need not be the same
+    /// desktop's and stays what it is. An overlay that is there already is left as it is.
+    fn clone_point(
+        &self,
+        of: &OverlayId,
+        point: &PointId,
+        release: &ReleaseId,
+        overlay: &OverlayId,
+        cancel: &Cancel,
+    ) -> Result<DiskRef, DiskError>;
+
     /// An empty disk for a draft.
     fn create(&self, draft: &DraftId, virtual_bytes: u64) -> Result<DiskRef, DiskError>;
 

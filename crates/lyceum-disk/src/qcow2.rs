@@ -233,6 +233,12 @@ fn no_point(point: &PointId) -> DiskError {
     ))
 }
 
+fn other_release(point: &PointId, release: &ReleaseId) -> DiskError {
+    DiskError::Invalid(format!(
+        "the restore point {point} belongs to another release than {release}: it can be restored once the desktop is back on that release"
+    ))
+}
+
 /// A disk as a QEMU block node: format fixed, the file below it the only one that is opened
 /// but for `backing`.
 fn node(path: &Path, backing: Option<&Path>) -> Result<OsString, DiskError> {
@@ -313,6 +319,32 @@ impl DiskDriver for Qcow2Driver {
                 )));
             }
             let _still = lock::read_guard(&from, &format!("the disk of delta {delta}"))?;
+            self.place(&path, |file, at| copy_sparse(&from, file, at, cancel))?;
+        }
+        Ok(DiskRef::Qcow2Overlay {
+            overlay: overlay.clone(),
+            release: release.clone(),
+        })
+    }
+
+    fn clone_point(
+        &self,
+        of: &OverlayId,
+        point: &PointId,
+        release: &ReleaseId,
+        overlay: &OverlayId,
+        cancel: &Cancel,
+    ) -> Result<DiskRef, DiskError> {
+        self.need_release(release)?;
+        let path = self.dirs.overlay(overlay);
+        if !self.existing(&path, release)? {
+            let from = self.point_path(of, point);
+            if !from.exists() {
+                return Err(no_point(point));
+            }
+            if !Self::lies_over(&self.facts(&from)?, release) {
+                return Err(other_release(point, release));
+            }
             self.place(&path, |file, at| copy_sparse(&from, file, at, cancel))?;
         }
         Ok(DiskRef::Qcow2Overlay {
@@ -530,9 +562,7 @@ impl DiskDriver for Qcow2Driver {
             return Err(no_point(point));
         }
         if !Self::lies_over(&self.facts(&from)?, release) {
-            return Err(DiskError::Invalid(format!(
-                "the restore point {point} belongs to another release than {release}: it can be restored once the desktop is back on that release"
-            )));
+            return Err(other_release(point, release));
         }
         if path.exists() && lock::in_use(&path)? {
             return Err(DiskError::InUse(format!(

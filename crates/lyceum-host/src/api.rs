@@ -7,11 +7,12 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
-use lyceum_hypervisor::{HypervisorError, Instance};
-use lyceum_model::{DesktopId, DraftId, Generation, ReleaseId};
+use lyceum_hypervisor::{DeltaFault, HypervisorError, Instance};
+use lyceum_model::{DeltaId, DesktopId, DraftId, Generation, ReleaseId};
+use lyceum_proto::code;
 use lyceum_proto::host::{
     Clipboard, HostFacts, Observed, ObservedDesktop, RunRequest, SaveRequest, SavedDelta,
-    SealRequest, SealStatus, StartMode, StopRequest,
+    SealRequest, SealStatus, StartMode, StopRequest, VerifyDelta,
 };
 use lyceum_proto::moves::{CancelMove, DesktopMemory, MoveRequest, Moved, PROTOCOL};
 use lyceum_wire::extract::{Json, Path, Query};
@@ -47,10 +48,12 @@ pub(crate) fn router(agent: Arc<Agent>) -> Router {
             get(clipboard).put(set_clipboard),
         )
         .route("/v1/seals/{draft}", put(seal).delete(end_seal))
+        .route("/v1/deltas/{id}/verify", post(verify_delta))
         .route("/v1/releases/{id}/prepare", post(prepare))
         .route("/v1/desktops/{id}/memory", get(memory))
         .route("/v1/desktops/{id}/move", post(move_away))
         .route("/v1/desktops/{id}/move/cancel", post(cancel_move))
+        .merge(crate::power::routes())
         .layer(axum::middleware::from_fn(controller_only))
         .with_state(agent.clone())
         .merge(arrivals(agent))
@@ -155,6 +158,7 @@ async fn run(
 ) -> Answer<ObservedDesktop> {
     let asked = Instant::now();
     start::check(&request)?;
+    let _taken_in = agent.going_off.may_take_in().await?;
     agent.can_be_asked(&id)?;
     let desktop = agent.desktop_or_new(&id);
     // Before it is accepted, so that the answer says what is wrong; costs little once it is known.
@@ -324,6 +328,25 @@ async fn seal(
 
 async fn end_seal(State(agent): Agents, Path(draft): Path<DraftId>) -> Answer<()> {
     seal::cancel(&agent, &draft).await.map(Json)
+}
+
+async fn verify_delta(
+    State(agent): Agents,
+    Path(id): Path<DeltaId>,
+    Json(request): Json<VerifyDelta>,
+) -> Answer<()> {
+    agent.tiers.check()?;
+    let (delta, sealed) = (agent.tiers.delta(&id), agent.tiers.sealed(&request.release));
+    match agent
+        .hypervisor
+        .verify_delta(&delta, &sealed, request.size)
+        .await
+    {
+        Ok(()) => Ok(Json(())),
+        Err(DeltaFault::Damaged(why)) => Err(ApiError::new(code::DAMAGED, why)),
+        Err(DeltaFault::Unfit(why)) => Err(ApiError::invalid(why)),
+        Err(DeltaFault::Other(e)) => Err(failed(e)),
+    }
 }
 
 async fn prepare(State(agent): Agents, Path(release): Path<ReleaseId>) -> Answer<()> {

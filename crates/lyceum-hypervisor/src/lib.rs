@@ -30,6 +30,14 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// An existing machine in `request.run_dir` is an error: the caller ends it first.
     async fn start(&self, request: StartRequest) -> Result<Arc<dyn Instance>, StartError>;
 
+    /// Reads every byte of a delta and says whether a desktop of this size could be brought up from it here.
+    async fn verify_delta(
+        &self,
+        delta: &Path,
+        sealed: &SealedFiles,
+        size: lyceum_model::MachineSize,
+    ) -> Result<(), DeltaFault>;
+
     /// Takes over the machine whose run directory this is, after the agent was
     /// restarted. `Ok(None)`: its process is gone; the directory may be removed.
     async fn adopt(&self, run_dir: &Path) -> Result<Option<Arc<dyn Instance>>, HypervisorError>;

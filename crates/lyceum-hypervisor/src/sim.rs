@@ -381,6 +381,16 @@ impl Hypervisor for SimHypervisor {
         Ok(machine)
     }
 
+    async fn verify_delta(
+        &self,
+        delta: &Path,
+        sealed: &SealedFiles,
+        size: lyceum_model::MachineSize,
+    ) -> Result<(), DeltaFault> {
+        instance::check_delta(delta, sealed, size, &self.platform)
+            .map_err(DeltaFault::Damaged)
+    }
+
     async fn adopt(&self, run_dir: &Path) -> Result<Option<Arc<dyn Instance>>, HypervisorError> {
         let known = self.world.lock().machines.get(run_dir).cloned();
         let machine = match known {

@@ -251,6 +251,20 @@ pub enum StartError {
     Other(#[from] HypervisorError),
 }
 
+/// Why a delta can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DeltaFault {
+    /// It is not what was written.
+    #[error("{0}")]
+    Damaged(String),
+    /// It is whole, but of another release, size or platform.
+    #[error("{0}")]
+    Unfit(String),
+    /// It could not be looked at.
+    #[error(transparent)]
+    Other(#[from] HypervisorError),
+}
+
 /// A failed operation.
 #[derive(Debug, thiserror::Error)]
 pub enum HypervisorError {

@@ -151,6 +151,12 @@ pub mod layout {
     pub fn delta(id: &DeltaId) -> PathBuf {
         PathBuf::from("deltas").join(id.as_str())
     }
+    /// Ending of a delta's name while a host writes it.
+    pub const PARTIAL: &str = ".partial";
+    /// Slow tier: the same while it is being written.
+    pub fn partial_delta(id: &DeltaId) -> PathBuf {
+        PathBuf::from("deltas").join(format!("{id}{PARTIAL}"))
+    }
 }
 
 /// How much of a tier is used.

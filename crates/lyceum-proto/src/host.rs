@@ -12,6 +12,8 @@
 //! | `GET`, `PUT /v1/desktops/{id}/clipboard` | [`Clipboard`] |
 //! | `PUT /v1/seals/{draft}` | [`SealRequest`]: a job; the same draft again is the same job |
 //! | `DELETE /v1/seals/{draft}` | cancel, or forget when it is over |
+//! | `POST /v1/deltas/{id}/verify` | [`VerifyDelta`]: read every byte of it; 422 `damaged` when they were changed, 400 `invalid` when this host can't use it |
+//! | `POST /v1/power-off` | switch the machine off; 409 `state` while a desktop is on it or on its way to it. From then on it takes none |
 //! | `POST /v1/releases/{id}/prepare` | verify the release's bytes and warm them up; 422 `damaged` when they were changed |
 
 use lyceum_model::{
@@ -39,6 +41,12 @@ pub struct HostFacts {
     /// What tells its tiers from others; hosts between which desktops move have the same.
     #[serde(default)]
     pub tiers: Option<String>,
+    /// Whether it can switch its machine off.
+    #[serde(default)]
+    pub can_power_off: bool,
+    /// Cores that its desktops may use; a part of one where a control group limits them. Not known: `None`.
+    #[serde(default)]
+    pub cores: Option<f64>,
 }
 
 /// Measured load of a host.
@@ -62,6 +70,23 @@ pub struct HostLoad {
     pub admits: bool,
     /// Why not, when it does not.
     pub refuses_because: Option<String>,
+    /// Bytes that went through its disks and network cards since it started.
+    #[serde(default)]
+    pub traffic: Traffic,
+}
+
+/// Bytes that went through, counted from some moment on that may change with every start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Traffic {
+    /// Read from disk.
+    pub read: Option<u64>,
+    /// Written to disk.
+    pub written: Option<u64>,
+    /// Received from the network.
+    pub received: Option<u64>,
+    /// Sent to the network.
+    pub sent: Option<u64>,
 }
 
 /// Everything an agent runs, with a number that grows with every change.
@@ -107,6 +132,9 @@ pub struct ObservedDesktop {
     /// Bytes that its machine caused to be read from disk since it started, last sample.
     #[serde(default)]
     pub read_bytes: u64,
+    /// Bytes through its disks and network card since it started, last sample.
+    #[serde(default)]
+    pub traffic: Traffic,
     /// The delta it was suspended to.
     pub delta: Option<SavedDelta>,
 }
@@ -227,6 +255,16 @@ pub struct SaveRequest {
     pub generation: Generation,
     /// Name of the delta to write.
     pub delta: DeltaId,
+}
+
+/// What a delta must belong to in order to be used.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VerifyDelta {
+    /// The release.
+    pub release: ReleaseId,
+    /// Size of the desktop.
+    pub size: MachineSize,
 }
 
 /// Stop.

@@ -3,6 +3,7 @@
 //! | request | meaning |
 //! |---|---|
 //! | `GET /v1/storage` | [`StorageFacts`] |
+//! | `GET /v1/room` | [`Room`]: what may still be taken, and nothing that takes long to count |
 //! | `GET /v1/inventory` | [`Inventory`]: everything on the tiers, for the reconciler that clears up |
 //! | `PUT /v1/overlays/{id}` | [`OverlayRequest`] → [`lyceum_model::DiskRef`]; again with the same request: the same answer |
 //! | `GET /v1/overlays/{id}` | [`OverlayFacts`] |
@@ -100,6 +101,13 @@ pub struct DiskPoint {
     pub bytes_on_disk: u64,
 }
 
+/// Room that is left, after the reserve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Room {
+    /// Bytes on the slow tier, where deltas and restore points are.
+    pub slow_bytes: u64,
+}
+
 /// All that exists on the tiers.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Inventory {
@@ -133,10 +141,17 @@ pub struct OverlayRequest {
 pub enum OverlayContent {
     /// Nothing: as new.
     Empty,
-    /// A copy of the overlay inside a captured delta (hand-out).
+    /// A copy of the overlay inside a captured delta (hand-out, restore).
     Delta {
         /// Which.
         delta: DeltaId,
+    },
+    /// A copy of what was kept of a desktop's disk as a restore point.
+    Point {
+        /// The overlay that it was taken of.
+        of: OverlayId,
+        /// Which.
+        point: PointId,
     },
 }
 

@@ -9,7 +9,8 @@ use crate::util::blocking;
 use async_trait::async_trait;
 use lyceum_delta::{Delta, DeltaError, Expect};
 use lyceum_hypervisor::{
-    Hypervisor, HypervisorError, Instance, SealedFiles, StartError, StartFrom, StartRequest,
+    DeltaFault, Hypervisor, HypervisorError, Instance, SealedFiles, StartError, StartFrom,
+    StartRequest,
 };
 use lyceum_model::{Accelerator, Platform};
 use std::path::{Path, PathBuf};
@@ -244,6 +245,38 @@ impl Hypervisor for QemuHypervisor {
         let instance = QemuInstance::new(Arc::clone(&self.context), request, launched, began);
         crate::start::spawn(Arc::clone(&instance), delta);
         Ok(instance)
+    }
+
+    async fn verify_delta(
+        &self,
+        delta: &Path,
+        sealed: &SealedFiles,
+        size: lyceum_model::MachineSize,
+    ) -> Result<(), DeltaFault> {
+        let (release, platform) = (sealed.release.clone(), self.context.platform.clone());
+        let path = delta.to_owned();
+        let opened = blocking(move || {
+            let expect = Expect {
+                release: &release,
+                platform: &platform,
+                size,
+            };
+            Ok(Delta::open(&path, expect).map(drop))
+        })
+        .await?;
+        opened.map_err(|e| match e {
+            DeltaError::Io { path, source } if source.kind() != std::io::ErrorKind::NotFound => {
+                DeltaFault::Other(HypervisorError::Io {
+                    what: path.display().to_string(),
+                    source,
+                })
+            }
+            DeltaError::OtherRelease { .. }
+            | DeltaError::OtherPlatform(_)
+            | DeltaError::OtherSize { .. }
+            | DeltaError::Format { .. } => DeltaFault::Unfit(e.to_string()),
+            e => DeltaFault::Damaged(e.to_string()),
+        })
     }
 
     async fn adopt(&self, run_dir: &Path) -> Result<Option<Arc<dyn Instance>>, HypervisorError> {

@@ -13,7 +13,7 @@ use lyceum_disk::qemu_img::QemuImg;
 use lyceum_disk::{Cancel, DiskDriver, Qcow2Driver, TierDirs, files, sandbox};
 use lyceum_model::disk::TierUsage;
 use lyceum_model::{Tier as Kind, disk};
-use lyceum_proto::storage::{Inventory, StorageFacts};
+use lyceum_proto::storage::{Inventory, Room, StorageFacts};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -214,6 +214,12 @@ impl Inner {
         Ok(usage)
     }
 
+    pub fn room(&self) -> Result<Room> {
+        Ok(Room {
+            slow_bytes: self.slow.free()?,
+        })
+    }
+
     pub fn inventory(&self) -> Result<Inventory> {
         let (fast, slow) = (&self.dirs.fast, &self.dirs.slow);
         let mut drafts: Vec<_> = ids(&fast.join("drafts"), ".qcow2")?;
@@ -225,16 +231,27 @@ impl Inner {
             drafts,
             staging: ids(&fast.join("staging"), "")?,
             overlays: self.driver.overlays()?,
-            deltas: ids(&slow.join("deltas"), "")?
-                .into_iter()
-                .map(|id| {
-                    let bytes = files::bytes_on_disk(&slow.join(disk::layout::delta(&id)));
-                    (id, bytes)
-                })
-                .collect(),
+            deltas: deltas(slow)?,
             uploads: ids(&slow.join("uploads"), "")?,
         })
     }
+}
+
+/// Those that are whole and those that a host is writing, or was when it was killed.
+fn deltas(slow: &Path) -> Result<Vec<(lyceum_model::DeltaId, u64)>> {
+    let folder = slow.join("deltas");
+    let mut found = ids(&folder, "")?;
+    found.extend(ids(&folder, disk::layout::PARTIAL)?);
+    found.sort();
+    found.dedup();
+    Ok(found
+        .into_iter()
+        .map(|id| {
+            let whole = files::bytes_on_disk(&slow.join(disk::layout::delta(&id)));
+            let partial = files::bytes_on_disk(&slow.join(disk::layout::partial_delta(&id)));
+            (id, whole.saturating_add(partial))
+        })
+        .collect())
 }
 
 /// How many desktops more there is room for if they write what those did that are there; with

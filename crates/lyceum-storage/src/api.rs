@@ -9,7 +9,7 @@ use axum::routing::{delete, get, post, put};
 use lyceum_model::{DeltaId, DiskRef, DraftId, JobId, OverlayId, PointId, ReleaseId, StoredRef};
 use lyceum_proto::storage::{
     DiskPoint, DraftRequest, ImportRequest, ImportStatus, Inventory, OverlayFacts, OverlayRequest,
-    PublishRequest, Published, StorageFacts,
+    PublishRequest, Published, Room, StorageFacts,
 };
 use lyceum_wire::extract::{Json, Path, Query};
 use serde::Deserialize;
@@ -29,6 +29,7 @@ impl Agent {
     pub fn router(&self) -> Router {
         Router::new()
             .route("/v1/storage", get(facts))
+            .route("/v1/room", get(room))
             .route("/v1/inventory", get(inventory))
             .route(
                 "/v1/overlays/{id}",
@@ -64,6 +65,10 @@ impl Agent {
 
 async fn facts(State(agent): State<Agent>) -> Result<Json<StorageFacts>> {
     agent.look(|inner| inner.facts()).await.map(Json)
+}
+
+async fn room(State(agent): State<Agent>) -> Result<Json<Room>> {
+    agent.look(|inner| inner.room()).await.map(Json)
 }
 
 async fn inventory(State(agent): State<Agent>) -> Result<Json<Inventory>> {

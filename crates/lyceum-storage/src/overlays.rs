@@ -66,6 +66,18 @@ impl Agent {
                         .driver
                         .clone_delta(&request.release, delta, &id, cancel)?)
                 }
+                OverlayContent::Point { of, point } => {
+                    let bytes = inner
+                        .driver
+                        .points(of)?
+                        .iter()
+                        .find(|p| p.point == *point)
+                        .map_or(0, |p| p.bytes_on_disk);
+                    inner.slow.need(bytes.max(EMPTY_OVERLAY), &what)?;
+                    Ok(inner
+                        .driver
+                        .clone_point(of, point, &request.release, &id, cancel)?)
+                }
             }
         })
         .await
@@ -193,6 +205,8 @@ impl Agent {
             .await;
         self.work(hold, move |inner, _| {
             files::remove_atomic(&inner.dirs.delta(&id))?;
+            // What a host left when it was killed while it wrote.
+            files::remove_atomic(&inner.dirs.slow.join(layout::partial_delta(&id)))?;
             Ok(())
         })
         .await

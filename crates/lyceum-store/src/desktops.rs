@@ -382,6 +382,7 @@ pub async fn put(tx: &mut Tx, d: &Desktop) -> Result<()> {
 
 /// Gone.
 pub async fn delete(tx: &mut Tx, id: &DesktopId) -> Result<()> {
+    crate::restore_points::forget_desktop(tx, id).await?;
     for sql in [
         "DELETE FROM placements WHERE desktop_id = $1",
         "DELETE FROM desktops WHERE id = $1",

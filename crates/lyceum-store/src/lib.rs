@@ -23,6 +23,7 @@ pub mod operations;
 pub mod plans;
 pub mod power;
 pub mod releases;
+pub mod restore_points;
 pub mod samples;
 pub mod sessions;
 pub mod settings;

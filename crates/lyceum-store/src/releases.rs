@@ -240,6 +240,13 @@ pub enum User {
         /// Whose, and in which course.
         of: Option<(String, String)>,
     },
+    /// Restore points of a desktop, made over it.
+    Points {
+        /// Of which desktop.
+        desktop: DesktopId,
+        /// Whose, and in which course.
+        of: Option<(String, String)>,
+    },
     /// A draft that is being copied from it.
     Draft {
         /// Which.
@@ -298,6 +305,26 @@ async fn users_on(db: &mut AnyConnection) -> Result<Vec<(ReleaseId, User)>> {
             parse("desktops.release_id", row.try_get("release_id")?)?,
             User::Desktop {
                 desktop: parse("desktops.id", row.try_get("id")?)?,
+                of: login.zip(course),
+            },
+        ));
+    }
+    // What was kept of a desktop can only be brought back over the release it was made with.
+    let points = sqlx::query(
+        "SELECT DISTINCT p.desktop_id, p.release_id, u.login, c.name FROM restore_points p
+         LEFT JOIN desktops d ON d.id = p.desktop_id LEFT JOIN users u ON u.id = d.user_id
+         LEFT JOIN courses c ON c.id = p.course_id
+         WHERE p.release_id IS NOT NULL AND p.state <> 'failed' ORDER BY c.name, u.login, p.desktop_id",
+    )
+    .fetch_all(&mut *db)
+    .await?;
+    for row in &points {
+        let login: Option<String> = row.try_get("login")?;
+        let course: Option<String> = row.try_get("name")?;
+        out.push((
+            parse("restore_points.release_id", row.try_get("release_id")?)?,
+            User::Points {
+                desktop: parse("restore_points.desktop_id", row.try_get("desktop_id")?)?,
                 of: login.zip(course),
             },
         ));

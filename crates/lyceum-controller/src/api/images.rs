@@ -254,7 +254,10 @@ async fn delete(
     let users = releases::users_tx(&mut tx).await?;
     let others = users.iter().filter(|(release, user)| {
         mine.iter().any(|r| r.id == *release)
-            && matches!(user, User::Desktop { .. } | User::Draft { .. })
+            && matches!(
+                user,
+                User::Desktop { .. } | User::Points { .. } | User::Draft { .. }
+            )
     });
     used.extend(usage::words(others.map(|(_, user)| user)));
     if !used.is_empty() {

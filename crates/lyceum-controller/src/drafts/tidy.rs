@@ -20,7 +20,7 @@ use super::work::{SealStep, Work};
 use crate::app::App;
 use lyceum_model::{DraftId, JobId, ReleaseId};
 use lyceum_proto::storage::Inventory;
-use lyceum_store::{desktops, drafts, images, releases};
+use lyceum_store::{desktops, drafts, images, releases, restore_points};
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
@@ -130,6 +130,12 @@ async fn known(app: &App) -> Result<Known, StepError> {
             .await?
             .into_iter()
             .filter_map(|d| d.release),
+    );
+    known.releases.extend(
+        restore_points::all(store)
+            .await?
+            .into_iter()
+            .filter_map(|p| p.release),
     );
     known
         .releases

@@ -8,8 +8,9 @@ const NAMED: usize = 3;
 /// One line per course, course's desktops and draft.
 pub fn words<'a>(users: impl IntoIterator<Item = &'a User>) -> Vec<String> {
     let mut out = Vec::new();
-    // Desktops by course, in the order they come; without a course one by one.
+    // By course, in the order they come; without a course one by one.
     let mut desktops: Vec<(&str, Vec<&str>)> = Vec::new();
+    let mut points: Vec<(&str, Vec<&str>)> = Vec::new();
     for user in users {
         match user {
             User::Pins { name, .. } => out.push(format!("course {name:?}, which pins it")),
@@ -24,20 +25,19 @@ pub fn words<'a>(users: impl IntoIterator<Item = &'a User>) -> Vec<String> {
             User::Desktop {
                 of: Some((login, course)),
                 ..
-            } => match desktops.iter_mut().find(|(c, _)| c == course) {
-                Some((_, logins)) => logins.push(login),
-                None => desktops.push((course, vec![login])),
-            },
+            } => add(&mut desktops, course, login),
             User::Desktop { desktop, of: None } => out.push(format!("desktop {desktop}")),
+            User::Points {
+                of: Some((login, course)),
+                ..
+            } => add(&mut points, course, login),
+            User::Points { desktop, of: None } => {
+                out.push(format!("restore points of desktop {desktop}"));
+            }
         }
     }
     for (course, logins) in desktops {
-        let named = logins
-            .iter()
-            .take(NAMED)
-            .copied()
-            .collect::<Vec<_>>()
-            .join(", ");
+        let named = first(&logins);
         out.push(match logins.len() {
             1 => format!("the desktop of {named} in {course:?}"),
             n if n <= NAMED => format!("the desktops of {named} in {course:?}"),
@@ -47,7 +47,34 @@ pub fn words<'a>(users: impl IntoIterator<Item = &'a User>) -> Vec<String> {
             ),
         });
     }
+    for (course, logins) in points {
+        let named = first(&logins);
+        out.push(match logins.len() {
+            n if n <= NAMED => format!("restore points of {named} in {course:?}"),
+            n => format!(
+                "restore points of {n} desktops in {course:?}: of {named} and {} others",
+                n - NAMED
+            ),
+        });
+    }
     out
+}
+
+fn add<'a>(to: &mut Vec<(&'a str, Vec<&'a str>)>, course: &'a str, login: &'a str) {
+    match to.iter_mut().find(|(c, _)| *c == course) {
+        Some((_, logins)) => logins.push(login),
+        None => to.push((course, vec![login])),
+    }
+}
+
+/// The first few.
+fn first(logins: &[&str]) -> String {
+    logins
+        .iter()
+        .take(NAMED)
+        .copied()
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 #[cfg(test)]
@@ -84,6 +111,14 @@ mod tests {
         assert_eq!(
             words(&users)[2],
             "5 desktops in \"Python\": of anna, ben, carl and 2 others"
+        );
+        users.push(User::Points {
+            desktop: DesktopId::new(),
+            of: Some(("anna".into(), "Python".into())),
+        });
+        assert_eq!(
+            words(&users).last().map(String::as_str),
+            Some("restore points of anna in \"Python\"")
         );
         assert!(words(&[]).is_empty());
     }

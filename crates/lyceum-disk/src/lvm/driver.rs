@@ -86,6 +86,17 @@ impl DiskDriver for LvmDriver {
         self.clone_with(release, overlay, cancel, Some(&from))
     }
 
+    fn clone_point(
+        &self,
+        of: &OverlayId,
+        point: &PointId,
+        release: &ReleaseId,
+        overlay: &OverlayId,
+        cancel: &Cancel,
+    ) -> Result<DiskRef, DiskError> {
+        self.copy_point(of, point, release, overlay, cancel)
+    }
+
     fn create(&self, draft: &DraftId, virtual_bytes: u64) -> Result<DiskRef, DiskError> {
         self.drafts.create(draft, virtual_bytes)
     }

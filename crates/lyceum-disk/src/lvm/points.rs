@@ -147,19 +147,7 @@ impl LvmDriver {
         let DiskRef::LvmVolume { overlay, release } = disk else {
             return Err(no_point(point));
         };
-        let from = self
-            .group
-            .volume(&point_volume(point))?
-            .filter(|lv| tag(lv, OVERLAY_TAG) == Some(overlay.as_str()))
-            .ok_or_else(|| no_point(point))?;
-        if from.invalid {
-            return Err(lost(overlay));
-        }
-        if tag(&from, RELEASE_TAG) != Some(release.as_str()) {
-            return Err(DiskError::Invalid(format!(
-                "the restore point {point} belongs to another release than {release}: it can be restored once the desktop is back on that release"
-            )));
-        }
+        let from = self.usable(overlay, point, release)?;
         self.not_in_use(overlay)?;
         let temp_name = format!("t.{}", disk_volume(overlay));
         let mut temp = TempVolume::new(&self.group, temp_name.clone());
@@ -178,6 +166,44 @@ impl LvmDriver {
             }
         }
         self.swap(overlay, temp, &temp_name)
+    }
+
+    /// The volume of a point of this overlay over this release.
+    fn usable(
+        &self,
+        of: &OverlayId,
+        point: &PointId,
+        release: &ReleaseId,
+    ) -> Result<Lv, DiskError> {
+        let from = self
+            .group
+            .volume(&point_volume(point))?
+            .filter(|lv| tag(lv, OVERLAY_TAG) == Some(of.as_str()))
+            .ok_or_else(|| no_point(point))?;
+        if from.invalid {
+            return Err(lost(of));
+        }
+        if tag(&from, RELEASE_TAG) != Some(release.as_str()) {
+            return Err(DiskError::Invalid(format!(
+                "the restore point {point} belongs to another release than {release}: it can be restored once the desktop is back on that release"
+            )));
+        }
+        Ok(from)
+    }
+
+    /// A new clone of the release that gets the blocks in which the point differs.
+    pub(super) fn copy_point(
+        &self,
+        of: &OverlayId,
+        point: &PointId,
+        release: &ReleaseId,
+        overlay: &OverlayId,
+        cancel: &Cancel,
+    ) -> Result<DiskRef, DiskError> {
+        let from = self.usable(of, point, release)?;
+        let reading = self.reading(&from)?;
+        let disk = reading.at.join(layout::VOLUME_DISK);
+        self.clone_with(release, overlay, cancel, Some(&disk))
     }
 
     /// A writable thin snapshot of a thin volume, with tags of its own.

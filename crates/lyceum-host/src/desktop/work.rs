@@ -44,6 +44,10 @@ impl Actor {
             tiers
                 .check()
                 .map_err(|e| HypervisorError::State(e.message))?;
+            // It was written by an earlier start of this agent, whose answer got lost.
+            if !suspend && let Some(written) = written_before(&name, &out).await {
+                return Ok(written);
+            }
             // What people did so far is part of what is saved, and no key stays down in it.
             let _shut = match suspend {
                 true => Some(consoles.let_go(&id).await),
@@ -304,6 +308,30 @@ impl Actor {
         self.observed = seen;
         self.publish();
     }
+}
+
+/// A delta that is there under this name is whole. How long its desktop stood still for it is not
+/// known any more.
+async fn written_before(name: &DeltaId, folder: &std::path::Path) -> Option<SavedDelta> {
+    use std::os::unix::fs::MetadataExt;
+    let overlay = std::ffi::OsStr::new(lyceum_model::disk::layout::DELTA_OVERLAY);
+    let (mut memory_bytes, mut overlay_bytes) = (0, 0);
+    let mut files = tokio::fs::read_dir(folder).await.ok()?;
+    while let Some(file) = files.next_entry().await.ok()? {
+        let bytes = file.metadata().await.ok()?.blocks() * 512;
+        if file.file_name() == overlay {
+            overlay_bytes += bytes;
+        } else {
+            memory_bytes += bytes;
+        }
+    }
+    Some(SavedDelta {
+        delta: name.clone(),
+        memory_bytes,
+        overlay_bytes,
+        stand_still_ms: 0,
+        total_ms: 0,
+    })
 }
 
 fn save_error(id: &DesktopId, e: &HypervisorError) -> ApiError {

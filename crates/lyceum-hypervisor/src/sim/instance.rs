@@ -309,7 +309,7 @@ impl Machine {
             size: self.request.size,
             platform: self.platform.clone(),
         };
-        let part = out.with_extension("part");
+        let part = out.with_extension("partial");
         let write = || {
             match std::fs::remove_dir_all(&part) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
