@@ -11,6 +11,7 @@ import { createRequire } from "node:module";
 import type { BrowserContext, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { startMock } from "../tests/mock/server.mjs";
+import { api, moveOn } from "./api";
 import { openBrowser } from "./browser.mjs";
 import { restart } from "./parts";
 import { difference, look, record, recorded, settled, until } from "./screen";
@@ -79,21 +80,6 @@ const connected = (page: Page) => page.locator('.console-screen[data-state="conn
 
 /** The desktop whose console the page shows. */
 const consoleOf = (page: Page) => new URL(page.url()).hash.split("/").pop() ?? "";
-
-/** Asks the API as the page would. */
-async function api(page: Page, method: string, path: string, body?: object): Promise<unknown> {
-  const answer = await page.evaluate(
-    async ([m, p, b]) => {
-      const { csrf } = (await (await fetch("api/v1/session")).json()) as { csrf: string };
-      const headers = { "Content-Type": "application/json", "X-Lyceum-CSRF": csrf };
-      const response = await fetch(`api/v1/${p}`, m === "GET" ? {} : { method: m, headers, ...(b ? { body: b } : {}) });
-      return { ok: response.ok, text: await response.text() };
-    },
-    [method, path, body ? JSON.stringify(body) : ""] as const,
-  );
-  if (!answer.ok) throw new Error(`${method} ${path}: ${answer.text}`);
-  return answer.text ? JSON.parse(answer.text) : null;
-}
 
 /** Waits until a text, and nothing else, has arrived in the guest's file that serves as its clipboard. */
 async function clipboardFile(page: Page, text: string, when: () => string) {
@@ -300,7 +286,6 @@ describe("the page", () => {
     await connected(page);
     await settled(page);
     const id = consoleOf(page);
-    const hosts = ((await api(page, "GET", "hosts")) as { id: string }[]).map((host) => host.id);
     await page.locator(".console-screen canvas").click();
     await page.keyboard.type("\ndd of=/run/lyceum/clipboard\n", { delay: 25 });
     await record(page);
@@ -316,14 +301,7 @@ describe("the page", () => {
     })();
     try {
       for (let times = 0; times < 10; times++) {
-        const from = (await api(page, "GET", `desktops/${id}`)) as { host: string };
-        const to = hosts[(hosts.indexOf(from.host) + 1) % hosts.length] ?? "";
-        const { operation } = (await api(page, "POST", `desktops/${id}/move`, { to })) as { operation: string };
-        const ended = await until("the move", async () => {
-          const now = (await api(page, "GET", `operations/${operation}`)) as { state: string };
-          return now.state !== "running" && now;
-        }, 120_000);
-        expect(ended, `move ${times + 1}, from ${from.host} to ${to}`).toMatchObject({ state: "done" });
+        const to = await moveOn(page, id);
         expect(await api(page, "GET", `desktops/${id}`)).toMatchObject({ host: to, phase: "running" });
       }
     } finally {

@@ -63,6 +63,8 @@ export interface Film {
   blank: number;
   /** The longest time without a change in the picture, in milliseconds. */
   stillMs: number;
+  /** Times without a change of more than a fifth of a second, in milliseconds, in their order. */
+  rests: number[];
 }
 
 /** Looks at every frame that the browser shows of the console, until [`recorded`] is called. */
@@ -71,7 +73,7 @@ export async function record(page: Page): Promise<void> {
     const small = document.createElement("canvas");
     [small.width, small.height] = [160, 100];
     const context = small.getContext("2d", { willReadFrequently: true });
-    const film = { frames: 0, blank: 0, stillMs: 0, on: true };
+    const film = { frames: 0, blank: 0, stillMs: 0, rests: [] as number[], on: true };
     let before = new Uint8ClampedArray();
     let changed = performance.now();
     (window as unknown as { film: typeof film }).film = film;
@@ -85,6 +87,8 @@ export async function record(page: Page): Promise<void> {
       for (let i = 0; i < data.length; i += 4) if (Math.max(data[i] ?? 0, data[i + 1] ?? 0, data[i + 2] ?? 0) > 12) lit += 1;
       film.frames += 1;
       if (before.length !== data.length || before.some((value, i) => value !== data[i])) {
+        const rest = Math.round(performance.now() - changed);
+        if (rest > 200) film.rests.push(rest);
         [before, changed] = [data, performance.now()];
       }
       film.stillMs = Math.max(film.stillMs, performance.now() - changed);
@@ -100,6 +104,6 @@ export async function recorded(page: Page): Promise<Film> {
   return page.evaluate(() => {
     const { film } = window as unknown as { film: Film & { on: boolean } };
     film.on = false;
-    return { frames: film.frames, blank: film.blank, stillMs: Math.round(film.stillMs) };
+    return { frames: film.frames, blank: film.blank, stillMs: Math.round(film.stillMs), rests: film.rests };
   });
 }

@@ -4,7 +4,7 @@ import { defineConfig } from "vitest/config";
 export default defineConfig({
   test: {
     root: new URL(".", import.meta.url).pathname,
-    include: ["**/*.e2e.ts"],
+    include: [process.env.MEASURE ? `${process.env.MEASURE}.measure.ts` : "**/*.e2e.ts"],
     environment: "node",
     // Vite has a BASE_URL of its own and puts it over the environment's.
     env: { CLASSROOM_URL: process.env.BASE_URL ?? "" },
