@@ -35,6 +35,7 @@ pub(crate) struct Agent {
     /// Where other hosts send their desktops, when that is an address of its own.
     pub(crate) migration_url: Option<String>,
     pub(crate) consoles: Consoles,
+    pub(crate) going_off: crate::power::GoingOff,
     /// Memory that desktops may use, MiB.
     pub(crate) memory_mib: u64,
     /// Asks everybody to come to an end: what must not be interrupted is finished first.
@@ -77,6 +78,7 @@ impl Agent {
             identity,
             migration_url,
             consoles: Consoles::default(),
+            going_off: Default::default(),
             memory_mib,
             shutdown,
             kill,
@@ -236,6 +238,10 @@ impl Agent {
             load: self.observatory.load(),
             migration_url: self.migration_url.clone(),
             tiers: self.tiers.identity(),
+            can_power_off: self.config.power_off.is_some(),
+            cores: Some(
+                crate::cores::cores().map_or(f64::from(crate::config::cpus()), |c| c.limit),
+            ),
         }
     }
 }

@@ -47,6 +47,9 @@ pub struct HostConfig {
     /// Milliseconds between two samples of the load.
     #[serde(default = "sample_ms")]
     pub sample_ms: u64,
+    /// Program and arguments that switch this machine off; absent: it can't be switched off from afar.
+    #[serde(default)]
+    pub power_off: Option<Vec<String>>,
     /// User that machines run as and that owns their run directories; absent: the agent's own.
     #[serde(default)]
     pub user: Option<String>,
@@ -127,6 +130,15 @@ impl HostConfig {
         if self.sample_ms == 0 || self.starts == Some(0) || self.moves == 0 {
             return Err(HostError::Config(
                 "sample_ms, starts and moves must be 1 or more".into(),
+            ));
+        }
+        if self
+            .power_off
+            .as_ref()
+            .is_some_and(|c| c.first().is_none_or(String::is_empty))
+        {
+            return Err(HostError::Config(
+                "power_off is empty: give a program and its arguments, or leave it out".into(),
             ));
         }
         Ok(())

@@ -18,7 +18,9 @@ use futures::future::BoxFuture;
 use lyceum_hypervisor::{HypervisorError, Instance, InstanceState, StartError, StartFrom};
 use lyceum_model::{DeltaId, DesktopId, Generation, Phase};
 use lyceum_proto::ErrorBody;
-use lyceum_proto::host::{ObservedDesktop, RunRequest, SaveRequest, SavedDelta, StopRequest};
+use lyceum_proto::host::{
+    ObservedDesktop, RunRequest, SaveRequest, SavedDelta, StopRequest, Traffic,
+};
 use lyceum_proto::moves::{MoveRequest, Moved};
 use lyceum_wire::ApiError;
 use std::collections::HashMap;
@@ -202,6 +204,7 @@ pub(crate) fn observed(id: &DesktopId, generation: Generation, phase: Phase) -> 
         pss_kib: 0,
         cpu_percent: 0.0,
         read_bytes: 0,
+        traffic: Traffic::default(),
         delta: None,
     }
 }
@@ -283,6 +286,7 @@ impl Actor {
             self.observed.pss_kib = last.pss_kib;
             self.observed.cpu_percent = last.cpu_percent;
             self.observed.read_bytes = last.read_bytes;
+            self.observed.traffic = last.traffic;
         }
         self.agent.observatory.desktop(self.observed.clone());
     }

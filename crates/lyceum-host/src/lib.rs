@@ -6,6 +6,7 @@
 //! - [`releases`]: bytes are verified before they are used. - [`seal`]: sealing jobs.
 //! - [`moves`]: running desktops go from host to host.
 //! - [`observe`]: what is said to the controller. - [`load`]: how the host is doing.
+//! - [`power`]: switches the machine off. - [`cores`], [`traffic`]: what the kernel says.
 //! - [`console`]: the way to a machine's picture.
 //! - [`known`]: what survives a restart. - [`adopt`]: machines that outlived the agent.
 //!
@@ -19,12 +20,14 @@ mod api;
 mod cgroup;
 mod config;
 mod console;
+mod cores;
 mod desktop;
 mod known;
 mod load;
 mod moves;
 mod notes;
 mod observe;
+mod power;
 mod queue;
 mod releases;
 mod seal;
@@ -32,6 +35,7 @@ mod start;
 #[cfg(test)]
 mod testing;
 mod tiers;
+mod traffic;
 
 pub use config::{HostConfig, Marks};
 pub use tiers::TIER_MARKER;

@@ -3,9 +3,9 @@
 
 use crate::agent::Agent;
 use crate::config::Marks;
-use crate::observe::now;
+use crate::observe::{Shown, now};
 use lyceum_model::DesktopId;
-use lyceum_proto::host::HostLoad;
+use lyceum_proto::host::{HostLoad, Traffic};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,6 +28,7 @@ pub(crate) fn unmeasured(memory_mib: u64) -> HostLoad {
         memory_pressure: 0.0,
         admits: false,
         refuses_because: Some("its load has not been measured yet".into()),
+        traffic: Traffic::default(),
     }
 }
 
@@ -111,10 +112,12 @@ fn refuses(load: &HostLoad, marks: &Marks) -> Option<String> {
 
 /// Keeps what a rate is computed from.
 pub(crate) struct Sampler {
-    /// Memory in KiB, CPU in percent and bytes read, as looked at last.
-    shown: BTreeMap<DesktopId, (u64, f64, u64)>,
+    /// As looked at last.
+    shown: BTreeMap<DesktopId, Shown>,
     walked: Instant,
     cpu: Option<(u64, u64)>,
+    /// CPU time used under the control group's limit, and when.
+    limited: Option<(Instant, u64)>,
     desktops: BTreeMap<DesktopId, (Instant, u64)>,
 }
 
@@ -124,6 +127,7 @@ impl Sampler {
             shown: BTreeMap::new(),
             walked: Instant::now(),
             cpu: None,
+            limited: None,
             desktops: BTreeMap::new(),
         }
     }
@@ -145,8 +149,20 @@ impl Sampler {
             _ => 0.0,
         };
         self.cpu = ticks;
-        let sum_kib: u64 = shown.values().map(|(pss_kib, _, _)| pss_kib).sum();
-        let sum_cpu: f64 = shown.values().map(|(_, cpu, _)| cpu).sum();
+        // Where a control group limits this host, that is the whole of it.
+        let cores = crate::cores::cores();
+        let at = Instant::now();
+        let cpu_percent = match (self.limited, cores) {
+            (Some((then, used)), Some(now)) if at > then => {
+                let passed_us = at.duration_since(then).as_secs_f64() * 1e6;
+                now.used_us.saturating_sub(used) as f64 * 100.0 / (passed_us * now.limit)
+            }
+            _ => cpu_percent,
+        };
+        self.limited = cores.map(|c| (at, c.used_us));
+        let cores = cores.map_or(f64::from(crate::config::cpus()), |c| c.limit);
+        let sum_kib: u64 = shown.values().map(|s| s.pss_kib).sum();
+        let sum_cpu: f64 = shown.values().map(|s| s.cpu_percent).sum();
         let mut load = HostLoad {
             at: now(),
             memory_mib: agent.memory_mib,
@@ -154,10 +170,11 @@ impl Sampler {
             available_mib: available_mib().unwrap_or(agent.memory_mib),
             desktops_pss_mib: sum_kib / 1024,
             cpu_percent: round(cpu_percent),
-            desktops_cpu_percent: round(sum_cpu / f64::from(crate::config::cpus())),
+            desktops_cpu_percent: round(sum_cpu / cores),
             memory_pressure: pressure(&read("/proc/pressure/memory").await.unwrap_or_default()),
             admits: true,
             refuses_because: None,
+            traffic: crate::traffic::of_this_machine().await,
         };
         load.refuses_because = refuses(&load, &agent.config.marks);
         load.admits = load.refuses_because.is_none();
@@ -182,8 +199,18 @@ impl Sampler {
                 _ => 0.0,
             };
             self.desktops.insert(id.clone(), (at, usage.cpu_ms));
-            self.shown
-                .insert(id, (usage.pss_kib, round(percent), usage.read_bytes));
+            let traffic = Traffic {
+                read: Some(usage.read_bytes),
+                written: Some(usage.written_bytes),
+                // QEMU counts no bytes of its user network.
+                ..Traffic::default()
+            };
+            let shown = Shown {
+                pss_kib: usage.pss_kib,
+                cpu_percent: round(percent),
+                traffic,
+            };
+            self.shown.insert(id, shown);
         }
         self.walked = Instant::now();
     }

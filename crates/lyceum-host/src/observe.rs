@@ -2,7 +2,7 @@
 //! that grows with every change, and a way to wait for the next one.
 
 use lyceum_model::{DesktopId, DraftId, Phase, UnixMillis};
-use lyceum_proto::host::{HostLoad, Observed, ObservedDesktop, SealStatus};
+use lyceum_proto::host::{HostLoad, Observed, ObservedDesktop, SealStatus, Traffic};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -19,6 +19,17 @@ pub fn now() -> UnixMillis {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |d| d.as_millis() as UnixMillis)
+}
+
+/// What a desktop uses, as it is shown.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Shown {
+    /// Proportional memory, KiB.
+    pub pss_kib: u64,
+    /// CPU, percent of one.
+    pub cpu_percent: f64,
+    /// Since its machine started.
+    pub traffic: Traffic,
 }
 
 struct State {
@@ -111,20 +122,26 @@ impl Observatory {
         self.change(|state| state.seals.remove(draft).is_some());
     }
 
+    /// Whether a seal is under way.
+    pub fn seals_run(&self) -> bool {
+        self.lock().seals.values().any(|s| s.outcome.is_none())
+    }
+
     /// The load as last sampled.
     pub fn load(&self) -> HostLoad {
         self.lock().load.clone()
     }
 
-    /// A new sample: the load, and memory (KiB), CPU (percent of one) and bytes read of desktops. One revision for all of it.
-    pub fn sampled(&self, load: HostLoad, usage: &BTreeMap<DesktopId, (u64, f64, u64)>) {
+    /// A new sample: the load, and what its desktops use. One revision for all of it.
+    pub fn sampled(&self, load: HostLoad, usage: &BTreeMap<DesktopId, Shown>) {
         self.change(|state| {
             state.load = load;
             for (id, desktop) in &mut state.desktops {
-                let (pss_kib, cpu_percent, read_bytes) = usage.get(id).copied().unwrap_or_default();
-                desktop.pss_kib = pss_kib;
-                desktop.cpu_percent = cpu_percent;
-                desktop.read_bytes = read_bytes;
+                let seen = usage.get(id).copied().unwrap_or_default();
+                desktop.pss_kib = seen.pss_kib;
+                desktop.cpu_percent = seen.cpu_percent;
+                desktop.read_bytes = seen.traffic.read.unwrap_or(0);
+                desktop.traffic = seen.traffic;
             }
             let State {
                 desktops, stopped, ..

@@ -84,6 +84,8 @@ mod tests {
             cpus: 2,
             migration_url: None,
             tiers: None,
+            can_power_off: false,
+            cores: None,
             load: HostLoad {
                 at: 0,
                 memory_mib: 8_000,
@@ -94,6 +96,7 @@ mod tests {
                 memory_pressure: 0.0,
                 admits: true,
                 refuses_because: None,
+                traffic: Default::default(),
             },
         };
         let mut agent = Agent {

@@ -151,6 +151,7 @@ mod tests {
             pss_kib: 0,
             cpu_percent: 0.0,
             read_bytes: 0,
+            traffic: Default::default(),
             delta: None,
         }
     }

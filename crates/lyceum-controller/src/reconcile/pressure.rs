@@ -158,6 +158,8 @@ mod tests {
             cpus: 2,
             migration_url: None,
             tiers: None,
+            can_power_off: false,
+            cores: None,
             load: HostLoad {
                 at: 0,
                 memory_mib: 10_000,
@@ -168,6 +170,7 @@ mod tests {
                 memory_pressure,
                 admits,
                 refuses_because: None,
+                traffic: Default::default(),
             },
         }
     }

@@ -269,6 +269,7 @@ impl Room {
         listener.set_nonblocking(true).unwrap();
         self.host_at = listener.local_addr().unwrap();
         let config = HostConfig {
+            power_off: None,
             name: "kvm1".parse().unwrap(),
             listen: self.host_at,
             state_dir: self.path("host"),

@@ -82,6 +82,7 @@ impl Lab {
         let ca = ClassroomCa::open_or_create(&at("ca")).unwrap();
         let name: lyceum_model::HostId = "h1".parse().unwrap();
         let config = HostConfig {
+            power_off: None,
             name: name.clone(),
             listen: "127.0.0.1:0".parse().unwrap(),
             state_dir: at("state"),
