@@ -196,6 +196,8 @@ impl Pair {
     /// One machine, here, whose guest answers.
     async fn assert_runs_here(&self) {
         let seen: ObservedDesktop = self.here.wait_phase("a", Phase::Running).await;
+        // The one that was left stands still, and is ended after it was said that it arrived.
+        (self.there.wait("a", |d| !d.phase.may_hold_disk())).await;
         let there = self.there.config.run_dir.join("d/a");
         assert!(qemu_pid(&there).is_none(), "there are two of {seen:?}");
         assert!(qemu_pid(&self.here.config.run_dir.join("d/a")).is_some());
