@@ -122,6 +122,10 @@ ids! {
     MoveId = "move";
     /// What the planner proposed, and how far it is carried out.
     PlanId = "plan";
+    /// A lesson of the timetable.
+    LessonId = "lesson";
+    /// A term or a holiday.
+    SchoolDaysId = "school days";
     /// A signed-in browser or program.
     SessionId = "session";
 }

@@ -27,6 +27,7 @@ pub mod restore_points;
 pub mod samples;
 pub mod sessions;
 pub mod settings;
+pub mod timetable;
 pub mod users;
 
 use sqlx::any::AnyPoolOptions;
