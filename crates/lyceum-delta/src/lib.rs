@@ -25,12 +25,14 @@ mod error;
 mod header;
 pub mod pagefile;
 mod reader;
+mod seen;
 pub mod stream;
 mod writer;
 
 pub use error::DeltaError;
 pub use header::{BlockInfo, FORMAT, FilePart, Header, PagePart};
 pub use reader::{Delta, Expect};
+pub use seen::{News, Seen};
 pub use writer::{DeltaWriter, Description};
 
 /// Bytes of a page.

@@ -19,7 +19,6 @@ use crate::header::check_blocks;
 use crate::{BlockInfo, DeltaError, FORMAT, PAGE};
 use lyceum_model::{MachineSize, Platform, ReleaseId};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
@@ -67,15 +66,13 @@ fn wrong(why: impl Into<String>) -> DeltaError {
     damaged(Path::new("the stream of a moving desktop"), why)
 }
 
-/// Sends a delta. Remembers the hash of each page, so that a page that is given again
-/// unchanged is not sent again.
+/// Sends a delta. Which pages are worth sending [`Seen`](crate::Seen) knows.
 #[derive(Debug)]
 pub struct StreamWriter<W> {
     to: W,
     hash: blake3::Hasher,
     frames: u64,
     blocks: Vec<BlockInfo>,
-    sent: HashMap<(u32, u64), blake3::Hash>,
     bytes: u64,
     pages: u64,
 }
@@ -89,7 +86,6 @@ impl<W: Write> StreamWriter<W> {
             hash: blake3::Hasher::new(),
             frames: 0,
             blocks: header.blocks,
-            sent: HashMap::new(),
             bytes: 0,
             pages: 0,
         };
@@ -120,39 +116,50 @@ impl<W: Write> StreamWriter<W> {
         self.to.write_all(content).map_err(failed)
     }
 
-    /// Sends those of these contiguous pages that are new or changed; how many that were.
-    pub fn put(&mut self, block: u32, first: u64, data: &[u8]) -> Result<u64, DeltaError> {
+    /// Sends pages of `data`, which is contiguous pages from `first` on: those with these numbers, in order.
+    pub fn put(
+        &mut self,
+        block: u32,
+        first: u64,
+        data: &[u8],
+        which: impl IntoIterator<Item = u64>,
+    ) -> Result<(), DeltaError> {
         crate::pagefile::check_place(&self.blocks, block, first, data)?;
         // Runs of pages of one kind, each sent in one frame.
-        let mut changed = 0;
-        let mut run: Option<(u32, usize)> = None;
-        for (at, page) in data.chunks_exact(PAGE).enumerate() {
-            let key = (block, first + at as u64);
-            let zero = crate::pagefile::is_zero(page);
-            let hash = blake3::hash(page);
-            let same = self.sent.insert(key, hash) == Some(hash);
-            changed += u64::from(!same);
-            let kind = (!same).then_some(if zero { ZEROS } else { PAGES });
-            let goes_on =
-                run.is_some_and(|(k, from)| Some(k) == kind && (at - from) < BATCH as usize);
-            if !goes_on {
-                self.flush_run(run.take(), at, block, first, data)?;
-                run = kind.map(|k| (k, at));
+        let mut run: Option<(u32, usize, usize)> = None;
+        for page in which {
+            let at = page.wrapping_sub(first) as usize;
+            let content = at
+                .checked_mul(PAGE)
+                .and_then(|from| data.get(from..from.checked_add(PAGE)?));
+            let content = content.ok_or_else(|| {
+                DeltaError::Invalid(format!("page {page} is not among those from {first} on"))
+            })?;
+            let kind = match crate::pagefile::is_zero(content) {
+                true => ZEROS,
+                false => PAGES,
+            };
+            match &mut run {
+                Some((k, from, end)) if *k == kind && *end == at && at - *from < BATCH as usize => {
+                    *end += 1;
+                }
+                _ => {
+                    self.flush_run(run.take(), block, first, data)?;
+                    run = Some((kind, at, at + 1));
+                }
             }
         }
-        self.flush_run(run, data.len() / PAGE, block, first, data)?;
-        Ok(changed)
+        self.flush_run(run, block, first, data)
     }
 
     fn flush_run(
         &mut self,
-        run: Option<(u32, usize)>,
-        end: usize,
+        run: Option<(u32, usize, usize)>,
         block: u32,
         first: u64,
         data: &[u8],
     ) -> Result<(), DeltaError> {
-        let Some((kind, from)) = run else {
+        let Some((kind, from, end)) = run else {
             return Ok(());
         };
         let count = (end - from) as u64;
@@ -162,14 +169,6 @@ impl<W: Write> StreamWriter<W> {
         };
         self.pages += count;
         self.frame(kind, block, first + from as u64, count, content)
-    }
-
-    /// Numbers of the pages of a block that were sent.
-    pub fn sent(&self, block: u32) -> impl Iterator<Item = u64> + '_ {
-        self.sent
-            .keys()
-            .filter(move |(b, _)| *b == block)
-            .map(|(_, page)| *page)
     }
 
     /// Bytes and pages sent so far.

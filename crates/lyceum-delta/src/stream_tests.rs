@@ -58,23 +58,30 @@ fn receive(stream: &[u8]) -> Result<(Memory, Vec<u8>), DeltaError> {
 
 fn sample() -> Vec<u8> {
     let mut out = StreamWriter::begin(Vec::new(), header(16)).expect("begin");
-    out.put(0, 3, &[7u8; 2 * PAGE]).expect("put");
-    out.put(1, 0, &[0u8; 16 * PAGE]).expect("put");
-    out.put(0, 3, &[9u8; PAGE]).expect("put");
+    out.put(0, 3, &[7u8; 2 * PAGE], 3..5).expect("put");
+    out.put(1, 0, &[0u8; 16 * PAGE], 0..16).expect("put");
+    out.put(0, 3, &[9u8; PAGE], 3..4).expect("put");
     out.finish(b"devices").expect("finish").0
 }
 
 #[test]
-fn an_unchanged_page_is_sent_once() {
+fn only_the_wanted_pages_are_sent() {
     let mut out = StreamWriter::begin(Vec::new(), header(4)).expect("begin");
-    assert_eq!(out.put(0, 5, &[1u8; 3 * PAGE]).expect("put"), 3);
-    let before = out.so_far();
-    assert_eq!(out.put(0, 5, &[1u8; 3 * PAGE]).expect("put"), 0);
-    assert_eq!(out.so_far(), before);
-    let mut changed = [1u8; 3 * PAGE];
-    changed[PAGE..2 * PAGE].fill(2);
-    assert_eq!(out.put(0, 5, &changed).expect("put"), 1);
-    assert_eq!(out.so_far().1, before.1 + 1);
+    let mut data = [1u8; 6 * PAGE];
+    data[4 * PAGE..].fill(0);
+    out.put(0, 5, &data, [5, 6, 8, 9, 10]).expect("put");
+    out.put(0, 5, &data, []).expect("put");
+    assert_eq!(out.so_far().1, 5);
+    for outside in [4, 11, u64::MAX] {
+        assert!(out.put(0, 5, &data, [outside]).is_err());
+    }
+    let (stream, ..) = out.finish(b"d").expect("finish");
+    let (memory, _) = receive(&stream).expect("receive");
+    let came: Vec<_> = memory
+        .into_iter()
+        .map(|((_, page), value)| (page, value))
+        .collect();
+    assert_eq!(came, [(5, 1), (6, 1), (8, 1), (9, 0), (10, 0)]);
 }
 
 #[test]
@@ -103,7 +110,7 @@ proptest! {
         let mut out = StreamWriter::begin(Vec::new(), header(70)).expect("begin");
         let mut model = Memory::new();
         for (block, first, pages, value) in puts {
-            out.put(block, first, &vec![value; pages * PAGE]).expect("put");
+            out.put(block, first, &vec![value; pages * PAGE], first..first + pages as u64).expect("put");
             for n in 0..pages as u64 {
                 model.insert((block, first + n), value);
             }

@@ -25,13 +25,14 @@ use crate::save;
 use crate::start::ram_blocks;
 use crate::util::{ChannelWriter, blocking, io_error, write_whole};
 use lyceum_delta::stream::{StreamHeader, StreamWriter};
-use lyceum_delta::{BlockInfo, FORMAT};
+use lyceum_delta::{BlockInfo, FORMAT, News, Seen};
 use lyceum_hypervisor::{Before, HypervisorError, MoveWay, Sent, TakenBack};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
@@ -40,6 +41,10 @@ use tokio::sync::mpsc;
 const ROUNDS: u32 = 5;
 /// Changed pages below which the guest is stopped: a few milliseconds' worth.
 const FEW: u64 = 256;
+/// Pages that are looked at in one go.
+const BATCH: u64 = 256;
+/// Threads that look at a machine's pages, at most: a stream is not written faster by more.
+const LOOKERS: usize = 4;
 /// How long QEMU may take to notice that a migration was called off.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -123,12 +128,14 @@ async fn delta(
     let disk = instance.request.disk.top.clone();
     let mut source = blocking(move || {
         let memory = Memory::open(pid, false)?;
+        let seen = Seen::new(&header.blocks);
         let to = ChannelWriter::new(out);
         let writer = StreamWriter::begin(to, header).map_err(save::delta_error)?;
         let mut source = Source {
             memory,
             ram,
             others,
+            seen,
             writer,
         };
         let mut before = u64::MAX;
@@ -169,6 +176,7 @@ struct Source {
     memory: Memory,
     ram: RamBlock,
     others: Vec<RamBlock>,
+    seen: Seen,
     writer: StreamWriter<ChannelWriter>,
 }
 
@@ -177,12 +185,12 @@ impl Source {
     fn round(&mut self) -> Result<u64> {
         let mut runs = self.memory.private_pages(&self.ram)?;
         // A page that was its own and is not any more has the release's content again.
-        let now: HashSet<u64> = runs
-            .iter()
-            .flat_map(|r| r.first..r.first + r.count)
-            .collect();
-        let gone: Vec<PageRun> = (self.writer.sent(0))
-            .filter(|page| !now.contains(page))
+        let mut own = runs.iter().peekable();
+        let gone: Vec<PageRun> = (self.seen.pages(0))
+            .filter(|page| {
+                while own.next_if(|r| r.first + r.count <= *page).is_some() {}
+                own.peek().is_none_or(|r| *page < r.first)
+            })
             .map(|first| PageRun { first, count: 1 })
             .collect();
         runs.extend(gone);
@@ -197,20 +205,88 @@ impl Source {
         Ok(changed)
     }
 
+    /// Looks at these pages with several threads and sends what is new. A page is in one run only.
     fn copy(&mut self, number: usize, runs: &[PageRun]) -> Result<u64> {
         let block = match number {
             0 => &self.ram,
             n => &self.others[n - 1],
         };
-        let (mut changed, writer) = (0, &mut self.writer);
-        self.memory.read_pages(block, runs, |first, bytes| {
-            changed += writer
-                .put(number as u32, first, bytes)
-                .map_err(save::delta_error)?;
-            Ok(())
+        let batches = batches(runs);
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        // A thread is worth its start for some MiB.
+        let lookers = processors
+            .min(LOOKERS)
+            .min(batches.len().div_ceil(8))
+            .max(1);
+        let (next, over) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let (memory, seen, writer) = (&self.memory, &self.seen, &mut self.writer);
+        let mut all: Vec<News> = Vec::new();
+        std::thread::scope(|scope| {
+            // Few wait: what is not written yet needs not be read yet.
+            let (found, finds) = sync_channel::<Result<(u64, Vec<u8>, Vec<News>)>>(lookers);
+            for _ in 0..lookers {
+                let (found, next, over, batches) = (found.clone(), &next, &over, &batches);
+                scope.spawn(move || {
+                    while !over.load(Ordering::Relaxed)
+                        && let Some(runs) = batches.get(next.fetch_add(1, Ordering::Relaxed))
+                    {
+                        let looked = memory.read_pages(block, runs, |first, bytes| {
+                            let news = seen.look(number, first, bytes);
+                            if !news.is_empty() {
+                                // Nobody takes it when the way is broken.
+                                let _ = found.send(Ok((first, bytes.to_vec(), news)));
+                            }
+                            Ok(())
+                        });
+                        if let Err(e) = looked {
+                            let _ = found.send(Err(e));
+                            return;
+                        }
+                    }
+                });
+            }
+            drop(found);
+            let mut sent: Result<()> = Ok(());
+            // To the end also after an error: then the others are not waiting for a reader.
+            for find in finds {
+                sent = sent.and_then(|()| {
+                    let (first, bytes, news) = find?;
+                    let which = news.iter().map(|n| n.page);
+                    writer
+                        .put(number as u32, first, &bytes, which)
+                        .map_err(save::delta_error)?;
+                    all.extend(news);
+                    Ok(())
+                });
+                over.store(sent.is_err(), Ordering::Relaxed);
+            }
+            sent
         })?;
-        Ok(changed)
+        self.seen.note(number, &all);
+        Ok(all.len() as u64)
     }
+}
+
+/// The runs in portions of about a [`BATCH`] of pages.
+fn batches(runs: &[PageRun]) -> Vec<Vec<PageRun>> {
+    let mut batches: Vec<Vec<PageRun>> = Vec::new();
+    let mut room = 0;
+    for run in runs {
+        let (mut first, end) = (run.first, run.first + run.count);
+        while first < end {
+            if room == 0 {
+                batches.push(Vec::new());
+                room = BATCH;
+            }
+            let count = room.min(end - first);
+            if let Some(last) = batches.last_mut() {
+                last.push(PageRun { first, count });
+            }
+            first += count;
+            room -= count;
+        }
+    }
+    batches
 }
 
 /// On a file server, what one host wrote is there for another one only when it was flushed. On one
