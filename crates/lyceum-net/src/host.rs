@@ -71,6 +71,8 @@ fn bridge_table(plugs: &[&Plug], lan: bool, gateway_here: bool) -> String {
 
     out.base("enters", "filter hook prerouting priority -300");
     out.rule("iifname @taps jump desktop");
+    // One that nobody spoke of, made by hand or about to go.
+    out.rule("iifname \"lyt*\" iifname != @taps drop");
     out.end();
 
     out.chain("desktop");
@@ -142,7 +144,16 @@ fn bridge_table(plugs: &[&Plug], lan: bool, gateway_here: bool) -> String {
     if !gateway_here {
         out.base("to_host", "filter hook input priority -300");
         out.rule("iifname @taps drop");
+        if !lan {
+            // Routers' advertisements would give it an address there.
+            out.rule("iifname \"lyx*\" drop");
+        }
         out.end();
+        if !lan {
+            out.base("from_host", "filter hook output priority -300");
+            out.rule("oifname { \"lyt*\", \"lyx*\" } drop");
+            out.end();
+        }
     }
 
     out.base("between", "filter hook forward priority -300");
