@@ -22,6 +22,7 @@ pub mod hosts;
 pub mod images;
 pub mod moves;
 pub mod operations;
+pub mod restore_points;
 pub mod wording;
 
 use serde::{Deserialize, Serialize};

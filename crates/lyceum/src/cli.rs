@@ -2,8 +2,8 @@
 
 use crate::bench;
 use crate::commands::{
-    audit, course, desktop, host, image, login, operation, plan, session, settings, sim, storage,
-    user,
+    audit, course, desktop, host, image, login, operation, plan, restore_point, session, settings,
+    sim, storage, user,
 };
 use crate::doctor::DoctorArgs;
 use crate::exit;
@@ -64,6 +64,9 @@ pub enum Command {
     /// Single desktops
     #[command(subcommand)]
     Desktop(desktop::DesktopCommand),
+    /// Desktops and classes as they were: take, restore, undo, schedule
+    #[command(subcommand)]
+    RestorePoint(restore_point::RestorePointCommand),
     /// People
     #[command(subcommand)]
     User(user::UserCommand),

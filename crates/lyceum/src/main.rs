@@ -108,6 +108,9 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Image(command) => commands::image::run(&context(global)?, command).await,
         Command::Course(command) => commands::course::run(&context(global)?, command).await,
         Command::Desktop(command) => commands::desktop::run(&context(global)?, command).await,
+        Command::RestorePoint(command) => {
+            commands::restore_point::run(&context(global)?, command).await
+        }
         Command::Plan(args) => commands::plan::run(&args, global.json()),
         Command::Sim(args) => commands::sim::run(&args, global.json()),
         Command::User(command) => commands::user::run(&context(global)?, command).await,

@@ -113,6 +113,24 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/courses/{id}/point-schedule": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** When points are taken by themselves, and who may restore. */
+        get: operations["get_courses_id_point_schedule"];
+        /** Sets that. */
+        put: operations["put_courses_id_point_schedule"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/courses/{id}/reset": {
         parameters: {
             query?: never;
@@ -125,6 +143,61 @@ export interface paths {
         /** Resets the class. */
         post: operations["post_courses_id_reset"];
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/courses/{id}/restore": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Brings the class back: each desktop to its point of those that were taken together. Desktops that have
+         *     none of that time stay as they are.
+         */
+        post: operations["post_courses_id_restore"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/courses/{id}/restore-points": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What there is to go back to in a course, the newest first. */
+        get: operations["get_courses_id_restore_points"];
+        put?: never;
+        /** Keeps every desktop of the class of which a point can be taken. */
+        post: operations["post_courses_id_restore_points"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/courses/{id}/restore-points/{batch}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Deletes what was taken together. */
+        delete: operations["delete_courses_id_restore_points_batch"];
         options?: never;
         head?: never;
         patch?: never;
@@ -213,6 +286,23 @@ export interface paths {
         put?: never;
         /** Suspends the class. */
         post: operations["post_courses_id_suspend"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/courses/{id}/undo-restore": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Undoes the last restore of each desktop of the class that was restored since the class began. */
+        post: operations["post_courses_id_undo_restore"];
         delete?: never;
         options?: never;
         head?: never;
@@ -358,6 +448,41 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/desktops/{id}/restore": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Brings a desktop back to one of its points. What is there now is kept, so that it can be undone. */
+        post: operations["post_desktops_id_restore"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/desktops/{id}/restore-points": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A desktop's restore points, the newest first. */
+        get: operations["get_desktops_id_restore_points"];
+        put?: never;
+        /** Keeps a desktop as it is: running with its windows, or the disk of a persistent one that is stopped. */
+        post: operations["post_desktops_id_restore_points"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/desktops/{id}/start": {
         parameters: {
             query?: never;
@@ -403,6 +528,23 @@ export interface paths {
         put?: never;
         /** Saves it with its windows open and ends its machine. */
         post: operations["post_desktops_id_suspend"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/desktops/{id}/undo-restore": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Undoes a desktop's last restore. That can be undone too. */
+        post: operations["post_desktops_id_undo_restore"];
         delete?: never;
         options?: never;
         head?: never;
@@ -831,6 +973,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/restore-points/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Deletes a restore point. */
+        delete: operations["delete_restore_points_id"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/session": {
         parameters: {
             query?: never;
@@ -1134,6 +1293,30 @@ export interface components {
             persistence?: components["schemas"]["Persistence"] | null;
             release?: components["schemas"]["ReleaseId"] | null;
             size?: components["schemas"]["MachineSize"] | null;
+        };
+        /** @description What there is to go back to in a course. */
+        CoursePoints: {
+            /** @description The newest first. */
+            batches: components["schemas"]["PointBatch"][];
+            /**
+             * Format: int32
+             * @description Desktops that are being restored now, and are as they were until it is their turn.
+             */
+            restoring: number;
+            /**
+             * Format: int32
+             * @description Desktops whose last restore can be undone.
+             */
+            undo: number;
+            /** @description How the texts can be put into another language, by the English text. */
+            wordings?: components["schemas"]["Wordings"];
+        };
+        /** @description Body of `POST courses/{id}/restore`. */
+        CourseRestore: {
+            /** @description Back to which points: those that were taken together as this. */
+            batch: string;
+            /** @description Only these people's. */
+            users?: components["schemas"]["UserId"][] | null;
         };
         /**
          * @description What somebody is in a course.
@@ -1807,6 +1990,76 @@ export interface components {
             /** @description Every host that was considered, with what was known of it and why it was not taken. */
             snapshot: Record<string, never>;
         };
+        /** @description Points of a course that were taken together. */
+        PointBatch: {
+            /** @description Its name for orders. */
+            batch: string;
+            /**
+             * Format: int64
+             * @description What it takes on the slow tier.
+             */
+            bytes: number;
+            /**
+             * Format: int32
+             * @description Desktops of which it could not be taken, or is damaged.
+             */
+            failed: number;
+            /** @description Why, of one of those. */
+            message: string;
+            /** @description Somebody's words about it. */
+            note: string;
+            /** @description Why there is one. */
+            origin: components["schemas"]["PointOrigin"];
+            /**
+             * Format: int32
+             * @description Desktops that can go back to it.
+             */
+            ready: number;
+            /** @description When the last of it was taken. */
+            taken: components["schemas"]["i64"];
+            /**
+             * Format: int32
+             * @description Desktops of which it is still being taken.
+             */
+            taking: number;
+        };
+        /**
+         * @description What a point consists of.
+         * @enum {string}
+         */
+        PointHolds: "memory" | "disk" | "kept" | "nothing";
+        /** @description A restore point of a desktop's disk. */
+        PointId: string;
+        /**
+         * @description Why there is a point.
+         * @enum {string}
+         */
+        PointOrigin: "asked" | "scheduled" | "undo";
+        /** @description When points of a course's desktops are taken by themselves, and who may restore. */
+        PointSchedule: {
+            /**
+             * Format: int32
+             * @description Minutes between two while a class runs, 1 to 1440; 0: none are taken.
+             */
+            every_min: number;
+            /**
+             * Format: int32
+             * @description Of those before, one per hour is kept, so many, 0 to 100.
+             */
+            keep_hourly: number;
+            /**
+             * Format: int32
+             * @description So many of the newest are kept of each desktop, 1 to 100.
+             */
+            keep_last: number;
+            /** @description Whether students may see and restore the points of their own desktops. */
+            own_restore: boolean;
+        };
+        /**
+         * @description Where a point is in its life.
+         * @enum {string}
+         */
+        PointState: "taking" | "ready" | "failed" | "damaged";
         /** @description One sealed version. */
         Release: {
             /**
@@ -1851,6 +2104,54 @@ export interface components {
          * @enum {string}
          */
         ReleaseState: "offered" | "retired" | "damaged";
+        /** @description Body of `POST desktops/{id}/restore`. */
+        RestoreOrder: {
+            /** @description Back to which of the desktop's points. */
+            point: components["schemas"]["PointId"];
+        };
+        /** @description A restore point. */
+        RestorePoint: {
+            /** @description What was taken together has the same. */
+            batch: string;
+            /**
+             * Format: int64
+             * @description What it takes on the slow tier; `None`: nothing of its own, or not known yet.
+             */
+            bytes?: number | null;
+            /** @description Of which course. */
+            course: components["schemas"]["CourseId"];
+            /** @description Of which desktop. */
+            desktop: components["schemas"]["DesktopId"];
+            /** @description What it consists of. */
+            holds: components["schemas"]["PointHolds"];
+            /** @description Which. */
+            id: components["schemas"]["PointId"];
+            /** @description Why it failed or is damaged, or what else there is to know. */
+            message: string;
+            /** @description Somebody's words about it. */
+            note: string;
+            /** @description Why there is one. */
+            origin: components["schemas"]["PointOrigin"];
+            release?: components["schemas"]["ReleaseId"] | null;
+            /**
+             * Format: int64
+             * @description How long the desktop stood still for it, milliseconds.
+             */
+            stand_still_ms?: number | null;
+            /** @description State. */
+            state: components["schemas"]["PointState"];
+            /** @description When it was taken. */
+            taken: components["schemas"]["i64"];
+            /**
+             * Format: int64
+             * @description How long it took in all, milliseconds.
+             */
+            total_ms?: number | null;
+            /** @description The person's name. */
+            user_name: string;
+            /** @description How its texts can be put into another language, by the English text. */
+            wordings?: components["schemas"]["Wordings"];
+        };
         /**
          * @description What somebody is in the whole classroom.
          * @enum {string}
@@ -2094,6 +2395,13 @@ export interface components {
             warnings: string[];
             /** @description How its texts can be put into another language, by the English text. */
             wordings?: components["schemas"]["Wordings"];
+        };
+        /** @description Body of `POST desktops/{id}/restore-points` and `POST courses/{id}/restore-points`. */
+        TakePoint: {
+            /** @description Words about it, at most 200 characters. */
+            note?: string;
+            /** @description Of a course: only these people's. */
+            users?: components["schemas"]["UserId"][] | null;
         };
         /** @description How much of a tier is used. */
         TierUsage: {
@@ -2495,6 +2803,70 @@ export interface operations {
             };
         };
     };
+    get_courses_id_point_schedule: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["CourseId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PointSchedule"];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    put_courses_id_point_schedule: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["CourseId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PointSchedule"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PointSchedule"];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
     post_courses_id_reset: {
         parameters: {
             query?: never;
@@ -2517,6 +2889,133 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["Accepted"];
                 };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    post_courses_id_restore: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["CourseId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CourseRestore"];
+            };
+        };
+        responses: {
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Accepted"];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    get_courses_id_restore_points: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["CourseId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CoursePoints"];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    post_courses_id_restore_points: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["CourseId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TakePoint"];
+            };
+        };
+        responses: {
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Accepted"];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    delete_courses_id_restore_points_batch: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["CourseId"];
+                batch: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description What failed, why, and what to do */
             default: {
@@ -2709,6 +3208,36 @@ export interface operations {
                 "application/json": components["schemas"]["CourseOrder"];
             };
         };
+        responses: {
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Accepted"];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    post_courses_id_undo_restore: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["CourseId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
         responses: {
             202: {
                 headers: {
@@ -3076,6 +3605,104 @@ export interface operations {
             };
         };
     };
+    post_desktops_id_restore: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["DesktopId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RestoreOrder"];
+            };
+        };
+        responses: {
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Accepted"];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    get_desktops_id_restore_points: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["DesktopId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RestorePoint"][];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    post_desktops_id_restore_points: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["DesktopId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TakePoint"];
+            };
+        };
+        responses: {
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Accepted"];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
     post_desktops_id_start: {
         parameters: {
             query?: never;
@@ -3141,6 +3768,36 @@ export interface operations {
         };
     };
     post_desktops_id_suspend: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["DesktopId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Accepted"];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    post_desktops_id_undo_restore: {
         parameters: {
             query?: never;
             header?: never;
@@ -4048,6 +4705,34 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["Release"];
                 };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    delete_restore_points_id: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["PointId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description What failed, why, and what to do */
             default: {

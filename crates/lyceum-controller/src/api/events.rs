@@ -62,7 +62,9 @@ impl Listener {
                 Err(_) => false,
             },
             "settings" => true,
-            "image" | "draft" | "release" | "host" | "operation" => self.actor.is_teacher(),
+            "image" | "draft" | "release" | "host" | "operation" | "restore_point" | "restore" => {
+                self.actor.is_teacher()
+            }
             "user" => {
                 self.actor.is_teacher()
                     || self

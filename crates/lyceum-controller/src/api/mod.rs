@@ -17,6 +17,7 @@ pub mod moves;
 pub mod operations;
 pub mod page;
 pub mod releases;
+pub mod restore_points;
 pub mod roster;
 pub mod session;
 pub mod settings;
@@ -61,6 +62,7 @@ fn resources() -> OpenApiRouter<App> {
         .merge(images::routes())
         .merge(drafts::routes())
         .merge(releases::routes())
+        .merge(restore_points::routes())
 }
 
 fn document() -> OpenApi {

@@ -7,6 +7,7 @@
 pub mod cluster;
 pub mod fresh;
 pub mod moves;
+pub mod restore_points;
 
 use crate::error::ApiFailure;
 use lyceum_model::{
@@ -106,6 +107,11 @@ pub async fn give(
     facts: &std::collections::HashMap<CourseId, CourseFacts>,
     now: UnixMillis,
 ) -> Result<OperationId, ApiFailure> {
+    if let (Want::Start { .. }, Some(course)) = (&want, &scope.course)
+        && scope.target.starts_with("course/")
+    {
+        restore_points::class_begins(tx, course).await?;
+    }
     let operation = OperationId::new();
     let mut to_place = Vec::new();
     let mut states = Vec::with_capacity(targets.len());
@@ -167,6 +173,7 @@ pub async fn give(
 
 /// A newer order replaces an older one: what the older still waited for is called off.
 async fn supersede(tx: &mut Tx, d: &Desktop, now: UnixMillis) -> Result<(), ApiFailure> {
+    restore_points::call_off(tx, d, now).await?;
     if let Some(old) = &d.order {
         operations::settle_item(
             tx,
@@ -539,6 +546,9 @@ pub async fn facts_of(
 /// Calls an operation off. What was reached stays; a desktop that is still on its way up is stopped, one
 /// that was to be suspended goes on.
 pub async fn cancel(tx: &mut Tx, id: &OperationId, now: UnixMillis) -> Result<(), ApiFailure> {
+    if restore_points::cancel(tx, id, now).await? {
+        return Ok(());
+    }
     for mut d in desktops::all_tx(tx).await? {
         if d.order.as_ref() != Some(id) || reached(&d) || d.gave_up {
             continue;

@@ -17,6 +17,8 @@ pub mod act;
 pub mod hand_out;
 pub mod moves;
 pub mod observe;
+pub mod point_schedule;
+pub mod restore_points;
 pub mod prepare;
 pub mod pressure;
 pub mod step;
@@ -41,6 +43,8 @@ pub fn spawn(app: &App) -> JoinSet<()> {
     set.spawn(watch::run(app.clone()));
     set.spawn(hand_out::run(app.clone()));
     set.spawn(moves::run(app.clone()));
+    set.spawn(restore_points::run(app.clone()));
+    set.spawn(point_schedule::run(app.clone()));
     set.spawn(prepare::run(app.clone()));
     set.spawn(pressure::run(app.clone()));
     set.spawn(sweep::run(app.clone()));

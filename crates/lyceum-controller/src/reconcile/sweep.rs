@@ -8,7 +8,7 @@ use crate::app::App;
 use crate::reconcile::hand_out::{self, HandOutData};
 use lyceum_model::{DeltaId, OverlayId};
 use lyceum_proto::storage::Inventory;
-use lyceum_store::{desktops, operations};
+use lyceum_store::{desktops, operations, restore_points};
 use serde::de::IgnoredAny;
 use std::collections::HashSet;
 use std::time::Duration;
@@ -41,6 +41,16 @@ async fn round(app: &App, before: &HashSet<String>) -> Result<HashSet<String>, A
                 .flatten(),
         );
     }
+    for p in restore_points::all(&app.store).await? {
+        overlays.extend(p.overlay);
+        deltas.extend(p.delta);
+    }
+    overlays.extend(
+        restore_points::restores(&app.store)
+            .await?
+            .into_iter()
+            .map(|r| r.overlay),
+    );
     for operation in operations::running(&app.store)
         .await?
         .iter()

@@ -356,3 +356,42 @@ async fn who_is_taken_off_the_roster_loses_the_desktop_at_once() {
         StatusCode::NOT_FOUND
     );
 }
+
+#[tokio::test]
+async fn students_restore_their_own_desktops_where_the_course_lets_them() {
+    let world = World::new().await;
+    let body = json!({"every_min": 0, "keep_last": 6, "keep_hourly": 0, "own_restore": true});
+    let path = "/courses/course-a/point-schedule";
+    let set = world.ask(Who::Teacher, "PUT", path, Some(&body)).await;
+    assert_eq!(set.status, StatusCode::OK, "{}", set.text);
+    let own = "/desktops/desktop-a";
+    let listed = world
+        .ask(Who::Student, "GET", &format!("{own}/restore-points"), None)
+        .await;
+    assert_eq!(listed.status, StatusCode::OK, "{}", listed.text);
+    assert!(listed.text.contains("point-a"), "{}", listed.text);
+    for (method, path, body, allowed) in [
+        ("POST", format!("{own}/restore"), json!({"point": "point-a"}), true),
+        ("POST", format!("{own}/restore-points"), json!({}), false),
+        ("DELETE", "/restore-points/point-a".into(), json!({}), false),
+    ] {
+        let answer = world.ask(Who::Student, method, &path, Some(&body)).await;
+        let expected = match allowed {
+            true => StatusCode::ACCEPTED,
+            false => StatusCode::FORBIDDEN,
+        };
+        assert_eq!(answer.status, expected, "{path}: {}", answer.text);
+        let other = world.ask(Who::OtherStudent, method, &path, Some(&body)).await;
+        assert_eq!(other.status, StatusCode::NOT_FOUND, "{path}: {}", other.text);
+    }
+    // Another desktop's point is none of this one's.
+    let foreign = world
+        .ask(
+            Who::Teacher,
+            "POST",
+            "/desktops/desktop-t/restore",
+            Some(&json!({"point": "point-a"})),
+        )
+        .await;
+    assert_eq!(foreign.status, StatusCode::NOT_FOUND, "{}", foreign.text);
+}

@@ -18,7 +18,7 @@ use lyceum_store::operations::{self, Operation};
 use lyceum_store::releases::{self, NewRelease};
 use lyceum_store::sessions::{self, Session};
 use lyceum_store::users::{self, Role, User};
-use lyceum_store::{agents, desktops};
+use lyceum_store::{agents, desktops, restore_points};
 use serde_json::Value;
 use sqlx::Row;
 use tokio::sync::OnceCell;
@@ -93,6 +93,7 @@ fn course(id: &str) -> Course {
         size: None,
         persistence: Persistence::Throwaway,
         outside: false,
+        spice: false,
         deleting: false,
         created: 1,
     }
@@ -286,6 +287,14 @@ impl World {
             let mut row = fresh::desktop(&facts, &user, login, &mut taken, 1).unwrap();
             row.id = id.parse().unwrap();
             desktops::put(&mut tx, &row).await.unwrap();
+            if login == "student" {
+                let origin = restore_points::Origin::Asked;
+                let mut point =
+                    orders::restore_points::new_point(&row, origin, "batch-a", None, "", 1).unwrap();
+                point.id = "point-a".parse().unwrap();
+                point.state = restore_points::State::Ready;
+                restore_points::put(&mut tx, &point).await.unwrap();
+            }
         }
         tx.commit().await.unwrap();
         World {

@@ -174,9 +174,10 @@ impl Actor {
                 "desktop {id} does not run under that generation here (it is {}), so there is nothing to save",
                 word(self.observed.phase)
             )),
-            Refusal::Saving => ApiError::state(format!(
-                "desktop {id} is being saved under another name: wait until that is over"
-            )),
+            Refusal::Saving => ApiError::new(
+                code::IN_USE,
+                format!("desktop {id} is being saved under another name: wait until that is over"),
+            ),
         }
     }
 

@@ -127,7 +127,8 @@ pub struct Who {
     users: Vec<String>,
 }
 
-fn yes_or_no(text: &str) -> Result<bool, String> {
+/// For options that take yes or no.
+pub fn yes_or_no(text: &str) -> Result<bool, String> {
     match text {
         "yes" | "true" => Ok(true),
         "no" | "false" => Ok(false),

@@ -9,6 +9,7 @@ pub mod import;
 pub mod login;
 pub mod operation;
 pub mod plan;
+pub mod restore_point;
 pub mod roster;
 pub mod session;
 pub mod settings;
