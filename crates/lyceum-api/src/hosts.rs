@@ -57,6 +57,9 @@ pub struct Host {
     pub desktops: u32,
     /// Whether it admits more, and if not why.
     pub refuses_because: Option<String>,
+    /// What is known of its power.
+    #[serde(default)]
+    pub power: crate::allocation::HostPower,
     /// How its texts can be put into another language, by the English text.
     #[serde(default, skip_serializing_if = "Wordings::is_empty")]
     pub wordings: Wordings,

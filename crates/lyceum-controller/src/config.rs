@@ -27,6 +27,9 @@ pub struct ControllerConfig {
     pub agent_listen: SocketAddr,
     /// `https://ADDRESS:PORT` of the above as agents reach it; `None`: as it listens.
     pub agent_url: Option<String>,
+    /// Programs with their arguments that bring hosts up, by a name that the page knows; `{host}` in an argument
+    /// is the host's name. They are here and not in the settings because they run as this program's user.
+    pub power_commands: std::collections::BTreeMap<String, Vec<String>>,
     /// Where native VNC viewers connect; `None`: there is no such port. Port 0: any free one.
     pub native_listen: Option<SocketAddr>,
 }
@@ -59,6 +62,7 @@ impl ControllerConfig {
             names: Vec::new(),
             agent_listen,
             agent_url: None,
+            power_commands: Default::default(),
             native_listen: None,
         }
     }

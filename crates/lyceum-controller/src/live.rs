@@ -1,6 +1,7 @@
 //! What agents said last, for the page: memory, CPU, charts. It is only shown,
 //! never decided upon: what decisions rest on goes through the store.
 
+use crate::gather::{Gathered, Minute};
 use lyceum_api::hosts::HostSample;
 use lyceum_model::{DesktopId, HostId, UnixMillis};
 use lyceum_proto::host::Observed;
@@ -16,6 +17,7 @@ const SAMPLE_EVERY: UnixMillis = 5_000;
 struct LiveHost {
     observed: Option<Observed>,
     recent: VecDeque<HostSample>,
+    gathered: Gathered,
 }
 
 /// The newest numbers of every host. Cheap to clone.
@@ -58,7 +60,17 @@ impl Live {
                 entry.recent.pop_front();
             }
         }
+        entry.gathered.add(&observed, std::time::Instant::now());
         entry.observed = Some(observed);
+    }
+
+    /// What was measured since the last time, by host: averages for the store.
+    pub fn take_minute(&self) -> Vec<(HostId, Minute)> {
+        let mut hosts = self.0.write().unwrap_or_else(|p| p.into_inner());
+        hosts
+            .iter_mut()
+            .map(|(id, host)| (id.clone(), host.gathered.take()))
+            .collect()
     }
 
     /// The last that a host said.

@@ -32,6 +32,7 @@ pub struct Start {
 }
 
 /// Something that somebody could expect of the plan and that is not in it.
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotDone {
     /// About what: a host, a desktop, or a move as `desktop: from -> to`.

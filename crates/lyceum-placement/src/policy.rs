@@ -7,6 +7,8 @@ use std::fmt;
 use std::str::FromStr;
 
 /// What a plan is for.
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "schema", schema(as = PlanMode))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
@@ -75,6 +77,7 @@ impl FromStr for Mode {
 }
 
 /// What memory balance makes equal.
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BalanceBy {
@@ -88,6 +91,7 @@ pub enum BalanceBy {
 }
 
 /// How much is done to keep desktops that belong together on different hosts.
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Spread {
@@ -100,6 +104,7 @@ pub enum Spread {
 }
 
 /// The numbers. All have defaults, and all can be set on the page.
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PlanPolicy {

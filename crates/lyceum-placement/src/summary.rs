@@ -4,6 +4,8 @@ use crate::plan::Draft;
 use serde::{Deserialize, Serialize};
 
 /// A host in numbers.
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "schema", schema(as = PlannedHost))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HostSummary {
     /// Its name.
@@ -23,6 +25,8 @@ pub struct HostSummary {
 }
 
 /// The cluster in numbers.
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "schema", schema(as = PlannedCluster))]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// Hosts that are on.

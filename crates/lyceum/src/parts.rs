@@ -10,6 +10,7 @@ use lyceum_qemu::{QemuConfig, QemuHypervisor};
 use lyceum_storage::StorageConfig;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,6 +39,9 @@ pub struct ControllerFile {
     /// Where native VNC viewers connect; absent: nowhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub native_listen: Option<SocketAddr>,
+    /// Programs with their arguments that bring hosts up, by name; `{host}` stands for the host's.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub power_commands: BTreeMap<String, Vec<String>>,
     /// TLS towards browsers: absent: plain on loopback, else a certificate of the classroom's own CA.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsFile>,
@@ -67,6 +71,7 @@ impl From<ControllerFile> for ControllerConfig {
             agent_listen: file.agent_listen,
             agent_url: file.agent_url,
             native_listen: file.native_listen,
+            power_commands: file.power_commands,
         }
     }
 }

@@ -14,7 +14,8 @@ use lyceum_proto::host::HostFacts;
 use lyceum_proto::storage::{StorageFacts, WrittenDay};
 use lyceum_store::agents::Agent;
 use lyceum_store::desktops::Desktop;
-use lyceum_store::{agents, desktops};
+use lyceum_store::power::Power;
+use lyceum_store::{agents, desktops, power};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// The routes of this file.
@@ -25,7 +26,13 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(storage))
 }
 
-fn shown(app: &App, agent: Agent, all: &[Desktop], overcommit: f64) -> Host {
+fn shown(
+    app: &App,
+    agent: Agent,
+    all: &[Desktop],
+    power: &[Power],
+    overcommit: f64,
+) -> Host {
     let now = app.now();
     let facts: Option<HostFacts> = agent
         .facts
@@ -47,8 +54,16 @@ fn shown(app: &App, agent: Agent, all: &[Desktop], overcommit: f64) -> Host {
         .map(|f| f.warnings.clone())
         .unwrap_or_default();
     let refuses_because = load.as_ref().and_then(|l| l.refuses_because.clone());
+    let power = crate::power::shown(
+        app,
+        power.iter().find(|p| p.host == agent.id),
+        facts.as_ref(),
+    );
+    let texts = warnings.iter().chain(&refuses_because);
+    let texts = texts.chain([&power.failure]).chain(&power.not_switchable);
     Host {
-        wordings: wordings(warnings.iter().chain(&refuses_because).map(String::as_str)),
+        wordings: wordings(texts.map(String::as_str)),
+        power,
         url: agent.url,
         state: if agent.state == "draining" {
             HostState::Draining
@@ -84,10 +99,11 @@ async fn list(State(app): State<App>, actor: Actor) -> Result<Json<Vec<Host>>, A
     let settings = app.settings().await?;
     let all = desktops::all(&app.store).await?;
     let hosts = agents::list(&app.store, "host").await?;
+    let power = power::all(&app.store).await?;
     Ok(Json(
         hosts
             .into_iter()
-            .map(|a| shown(&app, a, &all, settings.overcommit))
+            .map(|a| shown(&app, a, &all, &power, settings.overcommit))
             .collect(),
     ))
 }
@@ -121,7 +137,14 @@ async fn patch(
     }
     let settings = app.settings().await?;
     let all = desktops::all(&app.store).await?;
-    Ok(Json(shown(&app, find().await?, &all, settings.overcommit)))
+    let power = power::all(&app.store).await?;
+    Ok(Json(shown(
+        &app,
+        find().await?,
+        &all,
+        &power,
+        settings.overcommit,
+    )))
 }
 
 const DAY_MS: i64 = 86_400_000;

@@ -13,12 +13,16 @@ pub mod health;
 pub mod hosts;
 pub mod images;
 pub mod join;
+pub mod metrics;
 pub mod moves;
 pub mod operations;
 pub mod page;
+pub mod plans;
+pub mod power;
 pub mod releases;
 pub mod restore_points;
 pub mod roster;
+pub mod samples;
 pub mod session;
 pub mod settings;
 pub mod users;
@@ -49,6 +53,9 @@ fn resources() -> OpenApiRouter<App> {
         .merge(operations::routes())
         .merge(hosts::routes())
         .merge(moves::routes())
+        .merge(plans::routes())
+        .merge(power::routes())
+        .merge(samples::routes())
         .merge(events::routes())
         .merge(desktops::routes())
         .merge(console::routes())
@@ -192,7 +199,8 @@ pub fn router(app: App) -> Router {
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(from_fn_with_state(app.clone(), guard))
         .layer(from_fn(timeout));
-    api.merge(page::routes())
+    api.merge(metrics::routes())
+        .merge(page::routes())
         .layer(CatchPanicLayer::custom(
             |panic: Box<dyn std::any::Any + Send>| {
                 let what = panic

@@ -5,7 +5,8 @@ use lyceum_model::{Desired, DesktopId, HostId, Phase, UnixMillis, UserId};
 use lyceum_placement::{HostView, Policy, Request};
 use lyceum_proto::host::HostFacts;
 use lyceum_store::desktops::{Desktop, Owner, Source};
-use lyceum_store::{Tx, agents, desktops};
+use lyceum_store::power::State;
+use lyceum_store::{Tx, agents, desktops, power};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// An agent that was not heard for this long is not given anything, in milliseconds.
@@ -75,6 +76,7 @@ pub async fn view(
         }
     }
     let hosts = agents::list_tx(tx, "host").await?;
+    let power = power::all_tx(tx).await?;
     // Only of those who ask for a place does it matter where else they are.
     let asking: HashSet<&UserId> = changed.iter().filter_map(|d| person(d)).collect();
     Ok(hosts
@@ -84,6 +86,10 @@ pub async fn view(
                 .facts
                 .as_deref()
                 .and_then(|text| serde_json::from_str(text).ok());
+            let state = power
+                .iter()
+                .find(|p| p.host == agent.id)
+                .map_or(State::On, |p| p.state);
             let silent = agent.heard.is_none_or(|at| now - at > SILENT_AFTER_MS);
             let mine = by_host
                 .get(&agent.id)
@@ -91,6 +97,14 @@ pub async fn view(
                 .unwrap_or_default();
             let closed = match (&facts, silent) {
                 _ if agent.state == "draining" => Some("it is being drained".into()),
+                _ if state != State::On => Some(
+                    match state {
+                        State::GoingOff => "it is being switched off",
+                        State::Waking => "it is coming up",
+                        State::On | State::Off => "it is switched off",
+                    }
+                    .into(),
+                ),
                 (_, true) | (None, _) => Some("its agent is not heard".into()),
                 (Some(f), _) if !f.load.admits => Some(
                     f.load

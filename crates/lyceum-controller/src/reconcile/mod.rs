@@ -9,18 +9,24 @@
 //! | [`watch`] | what hosts observe, into the store |
 //! | [`hand_out`] | the capture before a hand-out |
 //! | [`moves`] | running desktops on other hosts, hosts that are emptied |
+//! | [`samples`] | what was measured, in the store |
+//! | [`power`] | hosts on and off |
+//! | [`allocation`] | plans, made and carried out |
 //! | [`prepare`] | releases verified on every host before they are asked for |
 //! | [`pressure`] | room on a host that runs out of real memory |
 //! | [`sweep`] | nothing is left on the tiers that no row names |
 
 pub mod act;
+pub mod allocation;
 pub mod hand_out;
 pub mod moves;
 pub mod observe;
 pub mod point_schedule;
 pub mod restore_points;
+pub mod power;
 pub mod prepare;
 pub mod pressure;
+pub mod samples;
 pub mod step;
 pub mod sweep;
 pub mod watch;
@@ -46,6 +52,9 @@ pub fn spawn(app: &App) -> JoinSet<()> {
     set.spawn(restore_points::run(app.clone()));
     set.spawn(point_schedule::run(app.clone()));
     set.spawn(prepare::run(app.clone()));
+    set.spawn(samples::run(app.clone()));
+    set.spawn(power::run(app.clone()));
+    set.spawn(allocation::run(app.clone()));
     set.spawn(pressure::run(app.clone()));
     set.spawn(sweep::run(app.clone()));
     set

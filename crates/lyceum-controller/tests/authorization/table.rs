@@ -39,6 +39,31 @@ fn with(mut row: Row, body: Value) -> Row {
     row
 }
 
+/// A plan that was shown and could be carried out.
+pub fn plan_shown() -> lyceum_store::plans::Plan {
+    use lyceum_placement::{PlanPolicy, Snapshot, plan};
+    let snapshot = Snapshot::default();
+    let policy = PlanPolicy::default();
+    let text = |v: serde_json::Result<String>| v.unwrap();
+    lyceum_store::plans::Plan {
+        id: "plan-a".parse().unwrap(),
+        at: 1,
+        mode: policy.mode.as_str().into(),
+        reason: String::new(),
+        ordered_by: None,
+        state: lyceum_store::plans::State::Shown,
+        message: String::new(),
+        stop: false,
+        plan: text(serde_json::to_string(&plan(&snapshot, &policy, 1).unwrap())),
+        snapshot: text(serde_json::to_string(&snapshot)),
+        policy: text(serde_json::to_string(&policy)),
+        steps: Vec::new(),
+        acted_at: None,
+        changed: 1,
+        ended: Some(1),
+    }
+}
+
 /// The table.
 #[rustfmt::skip]
 pub fn table() -> Vec<Row> {
@@ -129,6 +154,21 @@ pub fn table() -> Vec<Row> {
         row("POST", "/releases/{id}/offer", "/releases/release-a/offer", TEACHERS),
         row("GET", "/hosts", "/hosts", TEACHERS),
         with(row("PATCH", "/hosts/{id}", "/hosts/kvm1", ADMINS), json!({"state": "draining"})),
+        row("GET", "/hosts/{id}/samples", "/hosts/kvm1/samples?hours=2", TEACHERS),
+        row("GET", "/hosts/{id}/power", "/hosts/kvm1/power", ADMINS),
+        with(row("PUT", "/hosts/{id}/power", "/hosts/kvm1/power", ADMINS), json!({"setup": {"watts": 100.0}, "password": "x"})),
+        row("POST", "/hosts/{id}/power/on", "/hosts/kvm1/power/on", ADMINS),
+        row("POST", "/hosts/{id}/power/off", "/hosts/kvm1/power/off", ADMINS),
+        row("GET", "/energy", "/energy", TEACHERS),
+        row("GET", "/desktops/{id}/samples", "/desktops/desktop-a/samples", STAFF),
+        row("GET", "/samples/sessions", "/samples/sessions", ADMINS),
+        row("GET", "/allocation", "/allocation", ADMINS),
+        with(row("PUT", "/allocation", "/allocation", ADMINS), json!({"every_minutes": 7})),
+        row("GET", "/plans", "/plans", ADMINS),
+        with(row("POST", "/plans", "/plans", ADMINS), json!({"mode": "memory-balance"})),
+        row("GET", "/plans/{id}", "/plans/plan-a", ADMINS),
+        row("POST", "/plans/{id}/run", "/plans/plan-a/run", ADMINS),
+        row("POST", "/plans/{id}/stop", "/plans/plan-a/stop", ADMINS),
         row("GET", "/moves", "/moves", TEACHERS),
         with(row("POST", "/desktops/{id}/move", "/desktops/desktop-a/move", STAFF), json!({"to": null})),
         row("POST", "/hosts/{id}/drain", "/hosts/kvm1/drain", ADMINS),

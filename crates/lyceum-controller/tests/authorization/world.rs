@@ -234,6 +234,9 @@ impl World {
                     .unwrap();
             }
         }
+        lyceum_store::plans::put(&mut tx, &super::table::plan_shown())
+            .await
+            .unwrap();
         agents::join(
             &mut tx,
             &"kvm1".parse().unwrap(),

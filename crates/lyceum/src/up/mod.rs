@@ -264,6 +264,7 @@ async fn begin(
         agent_url: None,
         native_listen: Some(addresses.native),
         tls: None,
+        power_commands: Default::default(),
     };
     let config = write_config(layout, "controller", &controller)?;
     parts.push(Running::start(part(

@@ -1,0 +1,328 @@
+//! The planner's snapshot, out of the store. Nothing else goes into a plan.
+
+use super::{PlanError, not_done};
+use crate::app::App;
+use crate::orders::cluster::{SILENT_AFTER_MS, private_mib};
+use crate::orders::moves::why_not;
+use crate::power::{self, LEAVE_ALONE_MS};
+use lyceum_api::allocation::Allocation;
+use lyceum_model::{Desired, DesktopId, HostId, UnixMillis};
+use lyceum_placement as placement;
+use lyceum_placement::{NotDone, PlanPolicy, Snapshot, Standing};
+use lyceum_proto::host::HostFacts;
+use lyceum_store::agents::{self, Agent};
+use lyceum_store::desktops::{self, Desktop, Owner};
+use lyceum_store::plans;
+use lyceum_store::power::{Power, State};
+use lyceum_store::samples::{self, MINUTE, Sample};
+use std::collections::{BTreeMap, HashMap};
+
+/// Samples that an average is of, minutes.
+const AVERAGE_MINUTES: i64 = 10;
+/// Fewer samples than this are no average.
+const ENOUGH: usize = 5;
+
+/// The classroom at one moment.
+pub struct Cluster {
+    /// What the planner sees.
+    pub snapshot: Snapshot,
+    /// What it can't know: why a host takes no part.
+    pub remarks: Vec<NotDone>,
+}
+
+/// All that a snapshot is made of.
+pub struct Rows {
+    /// Hosts.
+    pub agents: Vec<Agent>,
+    /// Their power.
+    pub power: Vec<Power>,
+    /// Desktops.
+    pub desktops: Vec<Desktop>,
+    /// One-minute samples of the last minutes, by subject, oldest first.
+    pub samples: BTreeMap<String, Vec<Sample>>,
+    /// Seats per host; 0: by memory.
+    pub seats: u32,
+    /// When a plan was last carried out.
+    pub last_acted: Option<UnixMillis>,
+}
+
+impl Cluster {
+    /// As the store has it.
+    pub async fn read(
+        app: &App,
+        settings: &Allocation,
+        now: UnixMillis,
+    ) -> Result<Cluster, PlanError> {
+        let store = &app.store;
+        let mut by_subject: BTreeMap<String, Vec<Sample>> = BTreeMap::new();
+        for sample in samples::since(store, 1, now - (AVERAGE_MINUTES + 1) * MINUTE).await? {
+            // Of a clock that was set back since.
+            if sample.at <= now {
+                by_subject
+                    .entry(sample.subject.clone())
+                    .or_default()
+                    .push(sample);
+            }
+        }
+        let rows = Rows {
+            agents: agents::list(store, "host").await?,
+            power: lyceum_store::power::all(store).await?,
+            desktops: desktops::all(store).await?,
+            samples: by_subject,
+            seats: app.settings().await?.seats_per_host,
+            last_acted: plans::last_acted(store).await?,
+        };
+        let switchable = |row: &Power, facts: Option<&HostFacts>| {
+            power::not_switchable(app, &power::setup(row), facts)
+        };
+        Ok(Cluster::of(&rows, switchable, settings, now))
+    }
+
+    /// Plans with it.
+    pub fn plan(&self, policy: &PlanPolicy, now: UnixMillis) -> Result<placement::Plan, PlanError> {
+        let mut plan = placement::plan(&self.snapshot, policy, now)?;
+        for remark in &self.remarks {
+            // The better reason takes the place of the general one.
+            plan.not_done.retain(|n| n.what != remark.what);
+            plan.not_done.push(remark.clone());
+        }
+        Ok(plan)
+    }
+
+    /// Out of these rows. `switchable`: why a host can't be switched.
+    pub fn of(
+        rows: &Rows,
+        switchable: impl Fn(&Power, Option<&HostFacts>) -> Option<String>,
+        settings: &Allocation,
+        now: UnixMillis,
+    ) -> Cluster {
+        let mut cluster = Cluster {
+            snapshot: Snapshot {
+                last_acted_at: rows.last_acted,
+                ..Snapshot::default()
+            },
+            remarks: Vec::new(),
+        };
+        // A desktop can only go where its machine is the same.
+        let mut kinds: HashMap<&HostId, String> = HashMap::new();
+        for agent in &rows.agents {
+            let facts: Option<HostFacts> = agent
+                .facts
+                .as_deref()
+                .and_then(|t| serde_json::from_str(t).ok());
+            let Some(facts) = facts.filter(|f| f.load.memory_mib > 0) else {
+                cluster.remarks.push(not_done(
+                    agent.id.as_str(),
+                    "left as it is: its agent has not said yet what it is",
+                ));
+                continue;
+            };
+            let row = rows.power.iter().find(|p| p.host == agent.id);
+            let row = row
+                .cloned()
+                .unwrap_or_else(|| Power::new(agent.id.clone(), 0));
+            kinds.insert(&agent.id, kind(&facts));
+            let host = host(rows, agent, &facts, &row, &switchable, settings, now);
+            if let Some(why) = host.1 {
+                cluster.remarks.push(not_done(agent.id.as_str(), why));
+            }
+            cluster.snapshot.hosts.push(host.0);
+        }
+        for d in &rows.desktops {
+            if let Some(desktop) = desktop(rows, d, &kinds, &cluster.snapshot) {
+                cluster.snapshot.desktops.push(desktop);
+            }
+        }
+        cluster
+    }
+}
+
+/// What has to be the same on two hosts between which a desktop moves.
+fn kind(facts: &HostFacts) -> String {
+    let p = &facts.platform;
+    format!(
+        "{} {} {} {:?} {}",
+        p.cpu_model,
+        p.machine_type,
+        p.qemu_version,
+        p.accelerator,
+        facts.tiers.as_deref().unwrap_or_default()
+    )
+}
+
+fn of<'a>(rows: &'a Rows, subject: &str, now: UnixMillis) -> &'a [Sample] {
+    let all = rows
+        .samples
+        .get(subject)
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    // The newest that there can be is of the minute before this one.
+    let from = now - (AVERAGE_MINUTES + 1) * MINUTE;
+    let first = all.partition_point(|s| s.at < from);
+    &all[first..]
+}
+
+fn host(
+    rows: &Rows,
+    agent: &Agent,
+    facts: &HostFacts,
+    row: &Power,
+    switchable: &impl Fn(&Power, Option<&HostFacts>) -> Option<String>,
+    settings: &Allocation,
+    now: UnixMillis,
+) -> (placement::Host, Option<String>) {
+    let setup = power::setup(row);
+    let samples = of(rows, &format!("host/{}", agent.id), now);
+    let known = samples.len() >= ENOUGH;
+    let heard = agent.heard.is_some_and(|at| now - at <= SILENT_AFTER_MS);
+    // Measured last by this controller's clock; right after it came up there is no sample yet.
+    let measured = samples.last().map(|s| s.at + MINUTE);
+    let stale_ms = i64::from(settings.policy.stale_after_s) * 1000;
+    let just_came = heard
+        && row
+            .heard_since
+            .is_some_and(|at| (0..stale_ms).contains(&(now - at)));
+    let measured_at = match measured {
+        Some(at) if !just_came => at.min(now),
+        _ if just_came => now,
+        _ => agent.heard.unwrap_or(0).min(now - stale_ms - 1),
+    };
+    let recently = |ms: i64| {
+        row.failed_at
+            .is_some_and(|at| (0..ms).contains(&(now - at)))
+    };
+    let mut standing = match agent.state.as_str() {
+        "draining" => Standing::Draining,
+        _ if setup.maintenance => Standing::Maintenance,
+        _ => Standing::Active,
+    };
+    let mut why = setup
+        .maintenance
+        .then(|| "left as it is: it is in maintenance".to_owned());
+    let mut cant = switchable(row, Some(facts));
+    match row.state {
+        State::On if !heard => {
+            standing = Standing::Maintenance;
+            why = Some("left as it is: its agent is not heard".into());
+        }
+        State::On if recently(i64::from(settings.settle_s) * 1000) => {
+            standing = Standing::Maintenance;
+            why = Some(format!(
+                "left as it is: {}; it is trusted again {} s after it came back",
+                row.failure, settings.settle_s
+            ));
+        }
+        State::Off if recently(LEAVE_ALONE_MS) => {
+            why = Some(format!("not switched on: {}", row.failure));
+            cant = Some(row.failure.clone());
+        }
+        _ => {}
+    }
+    let off = matches!(row.state, State::Off | State::Waking);
+    let host = placement::Host {
+        id: agent.id.to_string(),
+        power: match row.state {
+            State::On => placement::Power::On,
+            State::Waking => placement::Power::Starting,
+            State::Off => placement::Power::Off,
+            State::GoingOff => placement::Power::Stopping,
+        },
+        memory_mib: facts.load.memory_mib,
+        reserved_mib: 0,
+        cpu_cores: facts
+            .cores
+            .or(Some(f64::from(facts.cpus)))
+            .filter(|c| c.is_finite() && *c > 0.0),
+        seats: (rows.seats > 0).then_some(rows.seats),
+        cpu_percent: (known && !off).then(|| samples::mean(samples).cpu),
+        cpu_samples: match known && !off {
+            true => samples.iter().map(|s| s.values.cpu).collect(),
+            false => Vec::new(),
+        },
+        watts: setup.watts,
+        cpu_model: Some(kind(facts)),
+        // Hosts get at all releases through the shared tiers.
+        releases: None,
+        standing,
+        reserve: setup.reserve,
+        group: setup.group.clone(),
+        switchable: Some(cant.is_none()),
+        since: (row.since > 0).then_some(row.since),
+        measured_at: match off {
+            true => None,
+            false => Some(measured_at),
+        },
+    };
+    (host, why)
+}
+
+fn desktop(
+    rows: &Rows,
+    d: &Desktop,
+    kinds: &HashMap<&HostId, String>,
+    snapshot: &Snapshot,
+) -> Option<placement::Desktop> {
+    let host = d.host.as_ref()?;
+    let there = d.phase.may_hold_disk() || (d.desired == Desired::Running && !d.gave_up);
+    let on = snapshot.hosts.iter().find(|h| h.id == host.as_str())?;
+    // What is said to be on a host that is off is nowhere.
+    if !there || matches!(on.power, placement::Power::Off | placement::Power::Starting) {
+        return None;
+    }
+    let samples: &[Sample] = rows
+        .samples
+        .get(&format!("desktop/{}", d.id))
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    let nominal = u64::from(d.size.memory_mib);
+    let measured = samples
+        .last()
+        .filter(|s| s.host == *host)
+        .map(|s| (s.values.memory_kib.max(0) as u64).div_ceil(1024));
+    // A desktop that takes nearly all of its memory shares none: it was booted cold, or came by live migration.
+    let cold = d.started_by.as_deref() == Some("cold")
+        || measured.is_some_and(|mib| mib * 10 > nominal * 8);
+    let private = measured.unwrap_or_else(|| u64::from(private_mib(d)));
+    let moving_to = d
+        .moving_to
+        .as_ref()
+        .filter(|to| snapshot.hosts.iter().any(|h| h.id == to.as_str()));
+    let (owner, course) = match &d.owner {
+        Owner::Course { course, user } => (Some(user.to_string()), Some(course.to_string())),
+        Owner::Draft { .. } => (None, None),
+    };
+    Some(placement::Desktop {
+        id: d.id.to_string(),
+        host: Some(host.to_string()),
+        memory_mib: nominal.max(1),
+        private_mib: (!cold).then(|| private.clamp(1, nominal.max(1))),
+        moves_by: Some(match cold {
+            true => placement::MovesBy::Migration,
+            false => placement::MovesBy::Delta,
+        }),
+        vcpus: Some(u32::from(d.size.vcpus.max(1))),
+        cpu_percent: (samples.len() >= ENOUGH).then(|| samples::mean(samples).cpu),
+        movable: Some(why_not(d).is_none() || moving_to.is_some()),
+        pinned: false,
+        owner,
+        course,
+        release: d.release.as_ref().map(ToString::to_string),
+        cpu_model: kinds.get(host).cloned(),
+        moving_to: moving_to.map(ToString::to_string),
+    })
+}
+
+/// Desktops that are to run and do not yet, ordered since then: a class that starts.
+pub fn starting(all: &[Desktop], since: UnixMillis) -> Vec<&DesktopId> {
+    all.iter()
+        .filter(|d| matches!(d.owner, Owner::Course { .. }))
+        .filter(|d| d.desired == Desired::Running && !d.gave_up && d.ordered_at >= since)
+        .filter(|d| {
+            !matches!(
+                d.phase,
+                lyceum_model::Phase::Running | lyceum_model::Phase::Unknown
+            )
+        })
+        .map(|d| &d.id)
+        .collect()
+}
