@@ -35,6 +35,7 @@ pub(crate) struct Agent {
     /// Where other hosts send their desktops, when that is an address of its own.
     pub(crate) migration_url: Option<String>,
     pub(crate) consoles: Consoles,
+    pub(crate) network: crate::network::Network,
     pub(crate) going_off: crate::power::GoingOff,
     /// Memory that desktops may use, MiB.
     pub(crate) memory_mib: u64,
@@ -65,6 +66,7 @@ impl Agent {
         shutdown: CancellationToken,
         kill: CancellationToken,
     ) -> Arc<Agent> {
+        network: crate::network::Network,
         let slots = config.starts_at_once();
         Arc::new(Agent {
             tiers: Tiers::new(&config),
@@ -81,6 +83,7 @@ impl Agent {
             going_off: Default::default(),
             memory_mib,
             shutdown,
+            network,
             kill,
             tasks: TaskTracker::new(),
             warm_slots: Arc::new(Semaphore::new(slots)),
@@ -245,3 +248,4 @@ impl Agent {
         }
     }
 }
+            network: self.network.facts(),

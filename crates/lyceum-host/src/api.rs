@@ -11,8 +11,8 @@ use lyceum_hypervisor::{DeltaFault, HypervisorError, Instance};
 use lyceum_model::{DeltaId, DesktopId, DraftId, Generation, ReleaseId};
 use lyceum_proto::code;
 use lyceum_proto::host::{
-    Clipboard, HostFacts, Observed, ObservedDesktop, RunRequest, SaveRequest, SavedDelta,
-    SealRequest, SealStatus, StartMode, StopRequest, VerifyDelta,
+    Clipboard, HostFacts, NetworkFacts, NetworkRequest, Observed, ObservedDesktop, RunRequest,
+    SaveRequest, SavedDelta, SealRequest, SealStatus, StartMode, StopRequest, VerifyDelta,
 };
 use lyceum_proto::moves::{CancelMove, DesktopMemory, MoveRequest, Moved, PROTOCOL};
 use lyceum_wire::extract::{Json, Path, Query};
@@ -51,6 +51,7 @@ pub(crate) fn router(agent: Arc<Agent>) -> Router {
         .route("/v1/deltas/{id}/verify", post(verify_delta))
         .route("/v1/releases/{id}/prepare", post(prepare))
         .route("/v1/desktops/{id}/memory", get(memory))
+        .route("/v1/network", put(network))
         .route("/v1/desktops/{id}/move", post(move_away))
         .route("/v1/desktops/{id}/move/cancel", post(cancel_move))
         .merge(crate::power::routes())
@@ -74,6 +75,15 @@ async fn controller_only(request: Request, next: axum::middleware::Next) -> Resp
 }
 
 async fn memory(State(agent): Agents, Path(id): Path<DesktopId>) -> Answer<DesktopMemory> {
+async fn network(
+    State(agent): Agents,
+    Json(request): Json<NetworkRequest>,
+) -> Answer<Option<NetworkFacts>> {
+    let told = agent.network.tell(request).await;
+    told.map_err(|e| ApiError::new(&e.code, e.message))?;
+    Ok(Json(agent.network.facts()))
+}
+
     let machine = machine(&agent, &id)?;
     let own_bytes = machine.own_bytes().await.map_err(failed)?;
     let pss_kib = machine.usage().await.map_err(failed)?.pss_kib;

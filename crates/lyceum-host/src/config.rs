@@ -57,6 +57,9 @@ pub struct HostConfig {
     #[serde(default)]
     pub simulated: bool,
 }
+    /// How it takes part in courses' networks; absent: desktops get QEMU's user network, and each is alone.
+    #[serde(default)]
+    pub network: Option<crate::NetworkConfig>,
 
 fn cold_ready_ms() -> u64 {
     600_000

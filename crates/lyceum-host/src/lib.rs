@@ -3,8 +3,8 @@
 //!
 //! - [`api`]: the requests. - [`desktop`]: one actor per desktop. - [`queue`]: its policy, pure.
 //! - [`start`]: from a request to what the hypervisor is told. - [`tiers`]: paths.
-//! - [`releases`]: bytes are verified before they are used. - [`seal`]: sealing jobs.
-//! - [`moves`]: running desktops go from host to host.
+//! - [`releases`]: bytes are verified before they are used; [`replica`]: on a disk of this host. - [`seal`]: sealing jobs.
+//! - [`moves`]: running desktops go from host to host. - [`network`]: courses' networks.
 //! - [`observe`]: what is said to the controller. - [`load`]: how the host is doing.
 //! - [`power`]: switches the machine off. - [`cores`], [`traffic`]: what the kernel says.
 //! - [`console`]: the way to a machine's picture.
@@ -25,6 +25,7 @@ mod desktop;
 mod known;
 mod load;
 mod moves;
+mod network;
 mod notes;
 mod observe;
 mod power;
@@ -40,6 +41,8 @@ mod traffic;
 pub use config::{HostConfig, Marks};
 pub use tiers::TIER_MARKER;
 
+pub use network::NetworkConfig;
+pub use replica::ReplicaConfig;
 use agent::Agent;
 use known::KnownStore;
 use lyceum_hypervisor::Hypervisor;
@@ -178,6 +181,11 @@ pub async fn run_on(
         .map(|a| format!("https://{a}"));
     let agent = Agent::new(
         config,
+    let replica = match &config.replica {
+        Some(replica) => Some(Arc::new(replica::Replica::open(replica, &state_dir).await?)),
+        None => None,
+    };
+    let network = network::Network::open(config.network.as_ref(), &state_dir)?;
         hypervisor,
         releases::Releases::open(&state_dir)?,
         KnownStore::open(state_dir.join("desktops"))?,
@@ -187,6 +195,7 @@ pub async fn run_on(
         memory_mib,
         shutdown.clone(),
         kill.clone(),
+        network,
     );
     agent
         .tiers
@@ -207,6 +216,8 @@ pub async fn run_on(
         Some(listener) => {
             let (router, identity) = (api::arrivals(agent.clone()), identity.clone());
             let stop = shutdown.clone();
+    agent.network.forget_gone(&agent);
+    agent.spawn(agent.network.clone().run(agent.clone()));
             agent.spawn(async move {
                 let access = Access::Only(vec![PeerKind::Host]);
                 let served =

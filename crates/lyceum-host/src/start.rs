@@ -2,7 +2,8 @@
 //! checked before: tiers, files, the release's bytes, whether a fork is possible.
 
 use crate::agent::Agent;
-use lyceum_hypervisor::{Identity, Nic, NicLink, StartError, StartFrom, StartRequest};
+use lyceum_hypervisor::{Identity, Nic, StartError, StartFrom, StartRequest};
+use lyceum_model::disk::layout;
 use lyceum_model::{DesktopId, DiskRef, MoveWay, Platform, ReleaseId};
 use lyceum_proto::host::{NicRequest, RunRequest, StartMode};
 use lyceum_proto::{ErrorBody, code};
@@ -103,18 +104,6 @@ fn valid_mac(mac: &str) -> bool {
             .all(|p| p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
-fn nic(request: &NicRequest) -> Nic {
-    let [a, b, c, _] = request.address.octets();
-    Nic {
-        mac: request.mac.clone(),
-        link: NicLink::User {
-            network: format!("{a}.{b}.{c}.0/24"),
-            address: request.address,
-            outside: request.outside,
-        },
-    }
-}
-
 /// Whether a desktop that runs on that platform and with those tiers can go on here.
 pub(crate) fn can_arrive(
     agent: &Agent,
@@ -211,7 +200,8 @@ pub(crate) async fn prepare(
                 hostname: i.hostname,
                 machine_id: i.machine_id,
             }),
-            nic: run.nic.as_ref().map(nic),
+            nic: None,
+            spice: run.spice,
             ready_timeout_ms: run.ready_timeout_ms,
         },
         started_by,
@@ -233,6 +223,10 @@ fn cold_takes_longer(agent: &Agent, request: &mut StartRequest) {
 
 /// Starts it; boots it cold where a fork is not possible and that is allowed. Not to be dropped before it is done.
 pub(crate) async fn launch(
+    if let Some(nic) = run.nic {
+        let link = agent.network.link(&prepared.request.desktop, &nic).await?;
+        prepared.request.nic = Some(Nic { mac: nic.mac, link });
+    }
     agent: Arc<Agent>,
     mut prepared: Prepared,
 ) -> (

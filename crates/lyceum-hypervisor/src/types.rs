@@ -132,6 +132,13 @@ pub enum NicLink {
 }
 
 /// What a machine is doing.
+    /// A tap that is there already, with rules of its own: a course's network.
+    Tap {
+        /// The device.
+        name: String,
+        /// The address that the desktop is going to get.
+        address: std::net::Ipv4Addr,
+    },
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum InstanceState {

@@ -15,6 +15,7 @@
 //! | `POST /v1/deltas/{id}/verify` | [`VerifyDelta`]: read every byte of it; 422 `damaged` when they were changed, 400 `invalid` when this host can't use it |
 //! | `POST /v1/power-off` | switch the machine off; 409 `state` while a desktop is on it or on its way to it. From then on it takes none |
 //! | `POST /v1/releases/{id}/prepare` | verify the release's bytes and warm them up; 422 `damaged` when they were changed |
+//! | `PUT /v1/network` | [`NetworkRequest`]: answers when it is so; 409 `state` when it can't be, or this host has no network |
 
 use lyceum_model::{
     DeltaId, DesktopId, DiskRef, DraftId, Durability, Generation, Hostname, MachineSize, Phase,
@@ -39,6 +40,9 @@ pub struct HostFacts {
     #[serde(default)]
     pub migration_url: Option<String>,
     /// What tells its tiers from others; hosts between which desktops move have the same.
+    /// How it takes part in courses' networks; absent: not at all.
+    #[serde(default)]
+    pub network: Option<NetworkFacts>,
     #[serde(default)]
     pub tiers: Option<String>,
     /// Whether it can switch its machine off.
@@ -292,6 +296,30 @@ pub struct SealRequest {
     /// Size of the machine to seal, and so of its forks.
     pub size: MachineSize,
     /// How long the guest may take until it says it is ready, in milliseconds.
+    /// Where it is plugged into its course's network; absent: QEMU's user network, in which it is alone.
+    #[serde(default)]
+    pub plug: Option<lyceum_net::Plug>,
+}
+
+/// How a host takes part in courses' networks, as it is set up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkFacts {
+    /// How its desktops reach other machines.
+    pub uplink: lyceum_net::wanted::Uplink,
+    /// Why its network is not as it should be; desktops can't start until it is.
+    pub problem: Option<String>,
+}
+
+/// What a host is told of courses' networks, whole.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkRequest {
+    /// The machines that segments span, the gateway included.
+    pub members: Vec<std::net::IpAddr>,
+    /// The gateway's address among them.
+    pub gateway: Option<std::net::IpAddr>,
+    /// Segments whose desktops reach each other; in all others each is alone with the gateway.
+    pub among_themselves: std::collections::BTreeSet<u32>,
     pub ready_timeout_ms: u64,
 }
 

@@ -14,7 +14,7 @@ use crate::qmp::Event;
 use crate::start::{load, ram_blocks};
 use crate::util::{ChannelReader, blocking, io_error};
 use lyceum_delta::stream::{Piece, StreamHeader, StreamReader};
-use lyceum_hypervisor::{HypervisorError, StartFrom, Usable};
+use lyceum_hypervisor::{HypervisorError, Nic, NicLink, StartFrom, Usable};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -211,6 +211,7 @@ pub(crate) async fn take_over(instance: &Arc<QemuInstance>, usable: Usable) -> R
         ));
     }
     instance.qmp.execute("cont", Value::Null).await?;
+    announce(instance).await;
     // It is the desktop now, whatever fails from here on.
     if let Err(e) = instance.set_running(usable.clone()).await {
         tracing::error!(desktop = %instance.request.desktop, error = %e, "that it arrived could not be kept");
@@ -219,6 +220,22 @@ pub(crate) async fn take_over(instance: &Arc<QemuInstance>, usable: Usable) -> R
         tokio::spawn(settle(Arc::clone(instance)));
     }
     Ok(())
+}
+
+/// Tells the switches of its network that it is here now: they learn from what it says, and it may have
+/// nothing to say for a while.
+async fn announce(instance: &QemuInstance) {
+    let Some(Nic {
+        link: NicLink::Tap { .. },
+        ..
+    }) = &instance.request.nic
+    else {
+        return;
+    };
+    let often = json!({ "initial": 20, "max": 500, "rounds": 5, "step": 100 });
+    if let Err(e) = instance.qmp.execute("announce-self", often).await {
+        tracing::warn!(desktop = %instance.request.desktop, "its move could not be announced: {e}");
+    }
 }
 
 /// This host's clock may be another one, and its network begins anew.

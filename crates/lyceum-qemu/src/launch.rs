@@ -18,7 +18,7 @@ use crate::machine::{self, SavedNic, fd};
 use crate::process::{Mark, Process, boot_id};
 use crate::qmp::Qmp;
 use crate::util::{io_error, last_lines, write_whole};
-use lyceum_hypervisor::{HypervisorError, StartFrom, StartRequest};
+use lyceum_hypervisor::{HypervisorError, Nic, NicLink, StartFrom, StartRequest};
 use lyceum_model::{Accelerator, Durability, Platform};
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -376,6 +376,13 @@ fn open_files(
     inherited.add(top, fd::TOP);
     if let Some(cdrom) = &disk.cdrom {
         inherited.add(open(cdrom, &read_only)?, fd::CDROM);
+    }
+    if let Some(Nic {
+        link: NicLink::Tap { name, .. },
+        ..
+    }) = &request.nic
+    {
+        inherited.add(crate::tap::open(name)?, fd::TAP);
     }
     if let Some(state) = device_state {
         let mut plain = File::options();

@@ -36,6 +36,7 @@ pub mod rfb;
 mod save;
 mod seal;
 mod start;
+mod tap;
 mod travel;
 mod util;
 

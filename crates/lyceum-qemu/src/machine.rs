@@ -28,8 +28,10 @@ pub mod fd {
     pub const STATE: i32 = 207;
     /// The ISO in the CD drive.
     pub const CDROM: i32 = 208;
+    /// The tap that the network card is plugged into.
+    pub const TAP: i32 = 209;
     /// All of them.
-    pub const RANGE: std::ops::RangeInclusive<i32> = DIR..=CDROM;
+    pub const RANGE: std::ops::RangeInclusive<i32> = DIR..=TAP;
 }
 
 /// QEMU's name of the RAM block whose pages are shared.
@@ -318,6 +320,7 @@ fn network(
         .as_ref()
         .map(|nic| (nic, netdev(&nic.link).to_string()));
     match (&request.from, saved_nic, own) {
+        NicLink::Tap { .. } => json!({ "type": "tap", "id": NETDEV, "fd": fd::TAP.to_string() }),
         // The original's card, connected to a network without a way out; it is
         // taken away before the copy gets its own.
         (StartFrom::HandOut { .. } | StartFrom::Resume { .. }, Some(saved), None)

@@ -376,6 +376,7 @@ async fn suspend(app: &App, seen: &Desktop) -> Result<Progress, StepError> {
     };
     // The name is in the store before anything is written under it.
     let delta = match &seen.saving_delta {
+            plug: None,
         Some(delta) => delta.clone(),
         None => {
             let delta = DeltaId::new();

@@ -291,6 +291,7 @@ impl Room {
             sample_ms: 100,
             user: None,
             simulated: true,
+            network: None,
         };
         let hypervisor = Arc::new(SimHypervisor::new(self.world.clone(), self.sim.clone()));
         let identity = self.identity(PeerKind::Host, "kvm1");

@@ -261,6 +261,7 @@ impl Actor {
 
     /// There is no machine any more.
     pub(super) async fn gone(&mut self, outcome: Outcome) {
+        self.agent.network.unplug(&self.agent, &self.id);
         self.queue.gone();
         self.instance.send_replace(None);
         self.state = None;

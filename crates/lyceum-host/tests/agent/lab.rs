@@ -98,6 +98,7 @@ impl Lab {
             sample_ms: 50,
             user: None,
             simulated: true,
+            network: None,
         };
         let host = Peer::new(PeerKind::Host, name);
         let controller = ca.controller_identity(&[]).unwrap();
@@ -281,6 +282,7 @@ impl Lab {
                 address: "10.77.1.5".parse().unwrap(),
                 outside: false,
             }),
+                plug: None,
             vm_generation_id: uuid::Uuid::new_v4(),
             ready_timeout_ms: 10_000,
         }

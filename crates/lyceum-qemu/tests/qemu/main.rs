@@ -8,3 +8,4 @@ mod faults;
 mod fork;
 mod moves;
 mod save;
+mod tap;

@@ -132,7 +132,9 @@ async fn a_captured_desktop_goes_on_and_is_handed_out_with_new_identities() {
         // The teacher's network card is gone, its own is there.
         let nic = request.nic.clone().expect("NIC");
         assert_eq!(student.sh("cat /sys/class/net/eth*/address").await, nic.mac);
-        let NicLink::User { address, .. } = nic.link;
+        let NicLink::User { address, .. } = nic.link else {
+            panic!("another network")
+        };
         assert_eq!(student.usable.address, Some(format!("{address}/24")));
         assert!(student.usable.identity_ms < student.usable.address_ms);
         keys.push(student.usable.ssh_host_key.clone());

@@ -304,6 +304,7 @@ async fn begin(
                 starts: Some(share_of_starts(addresses.hosts.len())),
                 user: machines.user.clone(),
                 simulated: args.simulated,
+                network: None,
                 ..plain_host(&name, *address, layout, &run.join((n + 1).to_string()))?
             },
             qemu: QemuConfig {
