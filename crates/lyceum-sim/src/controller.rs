@@ -1,7 +1,7 @@
 //! What each policy has the planner do, and when.
 
 use crate::run::Run;
-use crate::scenario::{Bad, DAY, WEEK};
+use crate::scenario::Bad;
 use lyceum_placement::{Mode, PlanPolicy, Power, Standing};
 use serde::{Deserialize, Serialize};
 
@@ -41,23 +41,8 @@ pub(crate) fn decide(run: &mut Run, rule: Rule) -> Result<(), Bad> {
     }
 }
 
-/// Whether it is between half an hour before the first bell of a day and its last class' end.
-fn class_hours(run: &Run) -> bool {
-    let minute = run.minute % WEEK;
-    let today = || {
-        run.scenario
-            .courses
-            .iter()
-            .flat_map(|c| &c.periods)
-            .filter(|p| p.begin / DAY == minute / DAY)
-    };
-    let first = today().map(|p| p.begin).min();
-    let last = today().map(|p| p.end).max();
-    matches!((first, last), (Some(first), Some(last)) if first.saturating_sub(30) <= minute && minute < last)
-}
-
 fn paper(run: &mut Run) -> Result<(), Bad> {
-    if class_hours(run) {
+    if run.lessons.class_hours(run.minute) {
         let off: Vec<String> = run
             .snapshot
             .hosts

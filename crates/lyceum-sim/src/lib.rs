@@ -1,7 +1,7 @@
 //! Rehearsal: a whole school, weeks of it in seconds, on simulated hosts.
 //!
 //! The decisions are those of the real planner ([`lyceum_placement::plan`]); what is simulated is
-//! the school: who comes when, how long hosts take to boot, how long a move lasts, what breaks.
+//! the school, by the real timetable ([`lyceum_timetable`]): who comes when, how long hosts take to boot, how long a move lasts, what breaks.
 //! **Invariant: no I/O, no clock, no randomness** but the one that follows from the scenario's
 //! seed, so that the same scenario gives the same report on every machine.
 //!
@@ -12,6 +12,7 @@
 //! ```
 
 mod controller;
+mod lessons;
 mod page;
 mod random;
 mod report;
@@ -22,7 +23,7 @@ mod sessions;
 pub use controller::Rule;
 pub use page::page;
 pub use report::{Outcome, Point, Report};
-pub use scenario::{Bad, Course, Failures, Hosts, Period, Scenario, SelfStudy};
+pub use scenario::{Bad, Calendar, Course, Failures, Holiday, Hosts, Period, Scenario, SelfStudy};
 pub use sessions::Session;
 
 /// Plays a scenario with each of its policies, on the very same sessions and failures.
@@ -31,14 +32,15 @@ pub use sessions::Session;
 /// What the scenario contradicts itself in, with its place.
 pub fn rehearse(scenario: &Scenario, recorded: Option<Vec<Session>>) -> Result<Report, Bad> {
     scenario.check()?;
+    let lessons = lessons::Lessons::of(scenario)?;
     let sessions = match recorded {
         Some(sessions) => sessions::checked(sessions, scenario)?,
-        None => sessions::made(scenario),
+        None => sessions::made(scenario, &lessons),
     };
     let outcomes = scenario
         .policies
         .iter()
-        .map(|rule| run::run(scenario, &sessions, *rule))
+        .map(|rule| run::run(scenario, &lessons, &sessions, *rule))
         .collect::<Result<Vec<_>, _>>()?;
     Ok(Report {
         name: scenario.name.clone(),

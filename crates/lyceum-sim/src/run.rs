@@ -1,6 +1,7 @@
 //! One policy, minute by minute.
 
 use crate::controller::{self, Rule};
+use crate::lessons::Lessons;
 use crate::random::Random;
 use crate::report::{Outcome, Point};
 use crate::scenario::{Bad, Scenario, WEEK};
@@ -10,8 +11,8 @@ use lyceum_placement::{
 };
 use std::collections::{HashMap, HashSet, VecDeque};
 
-/// An occurrence of a period: course, period, week.
-pub(crate) type Class = (usize, usize, u32);
+/// A lesson on one day, by its place among all.
+pub(crate) type Class = usize;
 
 /// A desktop beside what the planner sees of it.
 struct Live {
@@ -38,6 +39,7 @@ struct Machine {
 /// A school that is being played.
 pub(crate) struct Run<'a> {
     pub scenario: &'a Scenario,
+    pub lessons: &'a Lessons,
     sessions: &'a [Session],
     pub snapshot: Snapshot,
     live: Vec<Live>,
@@ -60,8 +62,13 @@ pub(crate) struct Run<'a> {
 }
 
 /// Plays a scenario with one policy.
-pub(crate) fn run(scenario: &Scenario, sessions: &[Session], rule: Rule) -> Result<Outcome, Bad> {
-    let mut run = Run::new(scenario, sessions, rule);
+pub(crate) fn run(
+    scenario: &Scenario,
+    lessons: &Lessons,
+    sessions: &[Session],
+    rule: Rule,
+) -> Result<Outcome, Bad> {
+    let mut run = Run::new(scenario, lessons, sessions, rule);
     // By the minute in which they begin and end.
     let minutes = scenario.minutes();
     let mut begins = vec![Vec::new(); minutes as usize];
@@ -101,7 +108,12 @@ pub(crate) fn run(scenario: &Scenario, sessions: &[Session], rule: Rule) -> Resu
 }
 
 impl<'a> Run<'a> {
-    fn new(scenario: &'a Scenario, sessions: &'a [Session], rule: Rule) -> Self {
+    fn new(
+        scenario: &'a Scenario,
+        lessons: &'a Lessons,
+        sessions: &'a [Session],
+        rule: Rule,
+    ) -> Self {
         let h = &scenario.hosts;
         let mut random = Random::new(scenario.seed, 2);
         let hosts = (0..h.count)
@@ -127,6 +139,7 @@ impl<'a> Run<'a> {
             .collect();
         Run {
             scenario,
+            lessons,
             sessions,
             snapshot: Snapshot {
                 hosts,
@@ -246,14 +259,11 @@ impl<'a> Run<'a> {
     fn class_of(&self, session: usize) -> Option<Class> {
         let s = &self.sessions[session];
         let (c, p) = s.class?;
-        // A few minutes before Monday's first bell it is the next week already.
-        let week = ((s.begin + 60.0) as u32) / WEEK;
-        Some((c, p, week))
+        self.lessons.nearest(c, p, s.begin)
     }
 
     fn bell(&self, class: Class) -> u32 {
-        let (c, p, week) = class;
-        self.scenario.courses[c].periods[p].begin + week * WEEK
+        self.lessons.meetings[class].bell
     }
 
     /// Somebody comes: to a desktop that waits for them, or to none yet.
@@ -327,13 +337,10 @@ impl<'a> Run<'a> {
             if week >= self.scenario.weeks {
                 continue;
             }
-            for (c, course) in self.scenario.courses.iter().enumerate() {
-                for (p, period) in course.periods.iter().enumerate() {
-                    let bell = period.begin + week * WEEK;
-                    let class = (c, p, week);
-                    if (from..=to).contains(&bell) && !self.started.contains_key(&class) {
-                        found.push((class, course.students));
-                    }
+            for class in self.lessons.week(week) {
+                let meeting = &self.lessons.meetings[class];
+                if (from..=to).contains(&meeting.bell) && !self.started.contains_key(&class) {
+                    found.push((class, self.scenario.courses[meeting.course].students));
                 }
             }
         }

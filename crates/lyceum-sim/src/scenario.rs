@@ -1,6 +1,7 @@
 //! What is rehearsed.
 
 use crate::controller::Rule;
+use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
 /// What a scenario contradicts itself in.
@@ -38,6 +39,8 @@ pub struct Scenario {
     pub hosts: Hosts,
     /// The courses.
     pub courses: Vec<Course>,
+    /// Its days.
+    pub calendar: Calendar,
     /// Who comes outside of class.
     pub self_study: SelfStudy,
     /// What breaks.
@@ -94,6 +97,44 @@ pub struct Course {
     pub students: u32,
     /// When it meets, for example `mon 08:10-10:00`.
     pub periods: Vec<Period>,
+}
+
+/// A school's days.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Calendar {
+    /// The time zone, for example `Europe/Berlin`.
+    pub zone: String,
+    /// The day on which the scenario begins, a Monday.
+    pub first_day: Date,
+    /// Days without lessons.
+    pub holidays: Vec<Holiday>,
+    /// The text of an iCalendar file with more lessons; an event's title is the name of its course.
+    pub ics: String,
+}
+
+/// Days without lessons.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Holiday {
+    /// What they are called.
+    pub name: String,
+    /// First day.
+    pub first: Date,
+    /// Last day, in it.
+    pub last: Date,
+}
+
+impl Default for Calendar {
+    /// A time without holidays and without clock changes.
+    fn default() -> Self {
+        Calendar {
+            zone: "UTC".into(),
+            first_day: jiff::civil::date(2024, 1, 1),
+            holidays: Vec::new(),
+            ics: String::new(),
+        }
+    }
 }
 
 /// When a course meets, every week.
@@ -247,6 +288,7 @@ impl Default for Scenario {
             policies: vec![Rule::None, Rule::Paper, Rule::Ours],
             hosts: Hosts::default(),
             courses,
+            calendar: Calendar::default(),
             self_study: SelfStudy::default(),
             failures: Failures::default(),
             spare_seats: 30,

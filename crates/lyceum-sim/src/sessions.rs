@@ -1,5 +1,6 @@
 //! Who sits down when, for how long, and how hard they work. Made once, and the same for every policy.
 
+use crate::lessons::{self, Lessons};
 use crate::random::Random;
 use crate::scenario::{Bad, DAY, Scenario, WEEK};
 use serde::{Deserialize, Serialize};
@@ -20,36 +21,34 @@ pub struct Session {
 }
 
 /// Sessions out of a scenario's parameters, by the time they begin.
-pub(crate) fn made(scenario: &Scenario) -> Vec<Session> {
+pub(crate) fn made(scenario: &Scenario, lessons: &Lessons) -> Vec<Session> {
     let mut random = Random::new(scenario.seed, 1);
     let mut sessions = Vec::new();
     for week in 0..scenario.weeks {
         let offset = f64::from(week * WEEK);
-        for (c, course) in scenario.courses.iter().enumerate() {
-            for (p, period) in course.periods.iter().enumerate() {
-                for _ in 0..course.students {
-                    // Not everybody comes; most are there at the bell, some are late.
-                    if !random.chance(0.95) {
-                        continue;
-                    }
-                    let late = if random.chance(0.8) {
-                        -5.0 * random.unit()
-                    } else {
-                        random.heavy(3.0, 0.8).min(40.0)
-                    };
-                    // Some pack early, some stay on.
-                    let over = if random.chance(0.7) {
-                        -3.0 * random.unit()
-                    } else {
-                        random.heavy(8.0, 1.0).min(180.0)
-                    };
-                    sessions.push(Session {
-                        begin: (offset + f64::from(period.begin) + late).max(0.0),
-                        end: offset + f64::from(period.end) + over,
-                        cpu_percent: cpu(&mut random),
-                        class: Some((c, p)),
-                    });
+        for meeting in &lessons.meetings[lessons.week(week)] {
+            for _ in 0..scenario.courses[meeting.course].students {
+                // Not everybody comes; most are there at the bell, some are late.
+                if !random.chance(0.95) {
+                    continue;
                 }
+                let late = if random.chance(0.8) {
+                    -5.0 * random.unit()
+                } else {
+                    random.heavy(3.0, 0.8).min(40.0)
+                };
+                // Some pack early, some stay on.
+                let over = if random.chance(0.7) {
+                    -3.0 * random.unit()
+                } else {
+                    random.heavy(8.0, 1.0).min(180.0)
+                };
+                sessions.push(Session {
+                    begin: (f64::from(meeting.bell) + late).max(0.0),
+                    end: f64::from(meeting.end) + over,
+                    cpu_percent: cpu(&mut random),
+                    class: Some((meeting.course, meeting.period)),
+                });
             }
         }
         for hour in 0..7 * 24 {
@@ -92,6 +91,7 @@ pub(crate) fn checked(
     mut sessions: Vec<Session>,
     scenario: &Scenario,
 ) -> Result<Vec<Session>, Bad> {
+    let counts = lessons::counts(scenario)?;
     for (i, s) in sessions.iter().enumerate() {
         let at = |field: &str| format!("sessions[{i}].{field}");
         if !s.begin.is_finite() || s.begin < 0.0 {
@@ -107,7 +107,7 @@ pub(crate) fn checked(
             return Err(Bad::new(at("cpu_percent"), "must be 0 to 100"));
         }
         if let Some((c, p)) = s.class
-            && scenario.courses.get(c).is_none_or(|c| c.periods.len() <= p)
+            && counts.get(c).is_none_or(|count| *count <= p)
         {
             return Err(Bad::new(at("class"), "there is no such course or period"));
         }

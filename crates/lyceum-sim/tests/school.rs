@@ -132,3 +132,45 @@ fn many_seeds_and_no_seat_missing_at_a_bell() {
         assert!(report.outcomes[0].saved_percent >= 60.0);
     }
 }
+
+#[test]
+fn holidays_clock_changes_and_a_calendar_file_are_played() {
+    let school = |calendar: &str| -> Scenario {
+        toml::from_str(&format!(
+            "weeks = 2\npolicies = [\"ours\"]\nself_study = {{ per_hour = 0.0, per_hour_quiet = 0.0 }}\n\
+             failures = {{ hours_between = 0.0, no_boot = 0.0 }}\n\
+             courses = [{{ name = \"Maths\", students = 20, periods = [\"mon 08:00-09:00\"] }}]\n{calendar}"
+        ))
+        .unwrap()
+    };
+    let bells = |calendar: &str| {
+        let report = rehearse(&school(calendar), None).unwrap();
+        assert_eq!(report.outcomes[0].bell_without_seat, 0);
+        report.outcomes[0].bell_students
+    };
+    let two = bells("");
+    assert!(two > 30, "{two}");
+    // The second Monday is a holiday.
+    let one = bells(
+        "[calendar]\nfirst_day = \"2026-03-23\"\nzone = \"Europe/Berlin\"\nholidays = [{ name = \"h\", first = \"2026-03-30\", last = \"2026-03-30\" }]",
+    );
+    assert!(one > 15 && one <= 20, "{one}");
+    // Clocks go forward between the two Mondays; a file has one lesson more each week.
+    let ics = "BEGIN:VCALENDAR\nBEGIN:VEVENT\nSUMMARY:maths\nDTSTART:20260324T080000\nDTEND:20260324T090000\nRRULE:FREQ=WEEKLY\nEND:VEVENT\nEND:VCALENDAR";
+    let calendar = |ics: &str| {
+        format!(
+            "[calendar]\nfirst_day = \"2026-03-23\"\nzone = \"Europe/Berlin\"\nics = '''{ics}'''"
+        )
+    };
+    let four = bells(&calendar(ics));
+    assert!(four > two + 30, "{four}");
+    let wrong = |calendar: &str| rehearse(&school(calendar), None).unwrap_err();
+    let unknown = wrong(&calendar(&ics.replace("maths", "physics")));
+    assert_eq!(unknown.place, "calendar.ics");
+    assert!(unknown.why.starts_with("line 2: "), "{unknown}");
+    assert_eq!(
+        wrong("[calendar]\nfirst_day = \"2026-03-24\"").place,
+        "calendar.first_day"
+    );
+    assert_eq!(wrong("[calendar]\nzone = \"Moon\"").place, "calendar.zone");
+}

@@ -19,6 +19,9 @@ pub struct SimArgs {
     /// {"begin": MINUTE, "end": MINUTE, "cpu_percent": N}, counted from a Monday, 00:00
     #[arg(long, value_name = "FILE")]
     pub sessions: Option<PathBuf>,
+    /// Calendar file (.ics) with lessons besides the scenario's; an event's title is the name of its course
+    #[arg(long, value_name = "FILE")]
+    pub ics: Option<PathBuf>,
     /// Weeks, instead of the scenario's
     #[arg(long, value_name = "N")]
     pub weeks: Option<u32>,
@@ -40,6 +43,9 @@ pub fn run(args: &SimArgs, json: bool) -> anyhow::Result<()> {
     };
     if let Some(weeks) = args.weeks {
         scenario.weeks = weeks;
+    }
+    if let Some(path) = &args.ics {
+        scenario.calendar.ics = read(path)?;
     }
     if args.print_scenario {
         return print(&toml::to_string(&scenario)?);
