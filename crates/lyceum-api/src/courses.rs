@@ -39,6 +39,8 @@ pub struct Course {
     pub persistence: Persistence,
     /// Whether desktops reach the outside.
     pub outside: bool,
+    /// Whether its desktops can be looked at with `remote-viewer` (SPICE), from their next start on.
+    pub spice: bool,
     /// What the signed-in person is in it; admins who are not members see `None`.
     pub my_role: Option<CourseRole>,
     /// How many students.
@@ -71,6 +73,9 @@ pub struct CourseCreate {
     /// Whether desktops reach the outside; default no.
     #[serde(default)]
     pub outside: bool,
+    /// Whether its desktops can be looked at with `remote-viewer` (SPICE); default no: it costs memory.
+    #[serde(default)]
+    pub spice: bool,
 }
 
 /// Change a course. Running desktops keep what they started with.
@@ -89,6 +94,8 @@ pub struct CoursePatch {
     pub persistence: Option<Persistence>,
     /// Whether desktops reach the outside.
     pub outside: Option<bool>,
+    /// Whether its desktops can be looked at with `remote-viewer` (SPICE).
+    pub spice: Option<bool>,
 }
 
 /// Somebody on a roster.

@@ -151,6 +151,17 @@ pub struct NativeViewer {
     pub expires: UnixMillis,
 }
 
+/// What `remote-viewer` is started with; works once.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct SpiceViewer {
+    /// Name for the file.
+    pub file_name: String,
+    /// The file, with the one-time password in it: kind `.vv`, media type `application/x-virt-viewer`.
+    pub file: String,
+    /// Until when it may be opened.
+    pub expires: UnixMillis,
+}
+
 /// Text of the clipboard.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -82,6 +82,7 @@ async fn fill(app: &lyceum_controller::App) -> Result<Vec<String>> {
         size: None,
         persistence: Persistence::Throwaway,
         outside: false,
+        spice: false,
         deleting: false,
         created: now,
     };

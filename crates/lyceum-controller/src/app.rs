@@ -46,6 +46,10 @@ pub struct Inner {
     pub native: crate::console::native::NativePasswords,
     /// Where native viewers connect; set when it listens.
     pub native_port: OnceLock<u16>,
+    /// Passwords and sessions of SPICE clients.
+    pub spice: crate::console::spice::sessions::SpiceSessions,
+    /// Where SPICE clients connect; set when it listens.
+    pub spice_port: OnceLock<u16>,
     /// Who looks at which desktop.
     pub viewers: crate::console::Viewers,
     /// Cancelled when the controller ends. Streams and WebSockets watch it.
@@ -123,6 +127,8 @@ impl App {
             tickets: crate::console::Tickets::default(),
             native: crate::console::native::NativePasswords::default(),
             native_port: OnceLock::new(),
+            spice: Default::default(),
+            spice_port: OnceLock::new(),
             viewers: crate::console::Viewers::default(),
             shutdown: CancellationToken::new(),
             agent_url: OnceLock::new(),

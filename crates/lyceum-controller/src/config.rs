@@ -32,6 +32,18 @@ pub struct ControllerConfig {
     pub power_commands: std::collections::BTreeMap<String, Vec<String>>,
     /// Where native VNC viewers connect; `None`: there is no such port. Port 0: any free one.
     pub native_listen: Option<SocketAddr>,
+    /// Where native SPICE clients connect; `None`: there is no such port. Port 0: any free one.
+    pub spice_listen: Option<SocketAddr>,
+}
+
+impl PublicTls {
+    /// Whether the certificate is of the classroom's own CA, where there is one.
+    pub fn is_own(&self) -> bool {
+        match self {
+            PublicTls::Auto | PublicTls::Own => true,
+            PublicTls::Files { .. } => false,
+        }
+    }
 }
 
 /// TLS towards browsers.
@@ -64,6 +76,7 @@ impl ControllerConfig {
             agent_url: None,
             power_commands: Default::default(),
             native_listen: None,
+            spice_listen: None,
         }
     }
 

@@ -209,6 +209,7 @@ mod tests {
             size: None,
             persistence: Persistence::Throwaway,
             outside: false,
+            spice: false,
             deleting: false,
             created: 0,
         };

@@ -41,6 +41,7 @@ pub struct Controller {
     tls: Option<TlsAcceptor>,
     agents: TcpListener,
     native: Option<(TcpListener, TlsAcceptor)>,
+    spice: Option<(TcpListener, TlsAcceptor)>,
     socket: UnixListener,
     identity: lyceum_wire::Identity,
     // Held while it runs: one controller per state directory.
@@ -87,27 +88,30 @@ impl Controller {
             .set(url.unwrap_or_else(|| format!("https://{agent_address}")));
         let identity = app.ca.controller_identity(&app.config.names)?;
         let tls = tls(&app)?;
-        let native = match app.config.native_listen {
-            Some(address) => {
-                let listener = listen(address)?;
-                if let Ok(address) = listener.local_addr() {
-                    let _ = app.native_port.set(address.port());
-                }
-                let tls = match &tls {
-                    Some(tls) => tls.clone(),
-                    // The page may do without on loopback; passwords of viewers may not.
-                    None => acceptor(&app)?,
-                };
-                Some((listener, tls))
+        let viewers = |address: Option<SocketAddr>, port: &std::sync::OnceLock<u16>| {
+            let Some(address) = address else {
+                return Ok(None);
+            };
+            let listener = listen(address)?;
+            if let Ok(address) = listener.local_addr() {
+                let _ = port.set(address.port());
             }
-            None => None,
+            let tls = match &tls {
+                Some(tls) => tls.clone(),
+                // The page may do without on loopback; passwords of viewers may not.
+                None => acceptor(&app)?,
+            };
+            Ok::<_, StartError>(Some((listener, tls)))
         };
+        let native = viewers(app.config.native_listen, &app.native_port)?;
+        let spice = viewers(app.config.spice_listen, &app.spice_port)?;
         Ok(Controller {
             app,
             public,
             tls,
             agents,
             native,
+            spice,
             socket,
             identity,
             _lock: lock,
@@ -155,6 +159,9 @@ impl Controller {
         let socket = tokio::spawn(serve_socket(self.socket, router, stop.clone()));
         if let Some((listener, tls)) = self.native {
             work.spawn(crate::console::native::listen(app.clone(), listener, tls));
+        }
+        if let Some((listener, tls)) = self.spice {
+            work.spawn(crate::console::spice::listen(app.clone(), listener, tls));
         }
         shutdown.await;
         stop.cancel();

@@ -43,6 +43,7 @@ pub(crate) fn router(agent: Arc<Agent>) -> Router {
         .route("/v1/desktops/{id}/capture", post(capture))
         .route("/v1/desktops/{id}/stop", post(stop))
         .route("/v1/desktops/{id}/console", get(console))
+        .route("/v1/desktops/{id}/spice", get(crate::spice::channel))
         .route(
             "/v1/desktops/{id}/clipboard",
             get(clipboard).put(set_clipboard),
@@ -240,7 +241,7 @@ fn known(agent: &Agent, id: &DesktopId) -> Result<Desktop, ApiError> {
         .ok_or_else(|| ApiError::not_found(format!("desktop {id} is not known on this host")))
 }
 
-fn machine(agent: &Agent, id: &DesktopId) -> Result<Arc<dyn Instance>, ApiError> {
+pub(crate) fn machine(agent: &Agent, id: &DesktopId) -> Result<Arc<dyn Instance>, ApiError> {
     known(agent, id)?.instance().ok_or_else(|| {
         ApiError::state(format!(
             "desktop {id} does not run on this host: start it first"
@@ -250,8 +251,8 @@ fn machine(agent: &Agent, id: &DesktopId) -> Result<Arc<dyn Instance>, ApiError>
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ConsoleQuery {
-    generation: Option<u64>,
+pub(crate) struct ConsoleQuery {
+    pub(crate) generation: Option<u64>,
 }
 
 async fn console(
@@ -366,7 +367,7 @@ async fn prepare(State(agent): Agents, Path(release): Path<ReleaseId>) -> Answer
     Ok(Json(()))
 }
 
-fn failed(e: HypervisorError) -> ApiError {
+pub(crate) fn failed(e: HypervisorError) -> ApiError {
     match e {
         HypervisorError::State(_) | HypervisorError::Guest(_) => ApiError::state(e.to_string()),
         e => ApiError::internal(e.to_string()),

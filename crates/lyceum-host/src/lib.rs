@@ -32,6 +32,7 @@ mod power;
 mod queue;
 mod releases;
 mod seal;
+mod spice;
 mod start;
 #[cfg(test)]
 mod testing;

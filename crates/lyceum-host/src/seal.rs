@@ -411,6 +411,7 @@ impl Sealing {
             vm_generation_id: uuid::Uuid::new_v4(),
             identity: None,
             nic: None,
+            spice: false,
             ready_timeout_ms: self.request.ready_timeout_ms,
         }
     }

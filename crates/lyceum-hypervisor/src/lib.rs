@@ -126,6 +126,14 @@ pub trait Instance: Send + Sync {
     /// A connection to the machine's RFB (VNC) server, before the handshake.
     async fn vnc(&self) -> Result<Box<dyn Stream>, HypervisorError>;
 
+    /// A connection to the machine's SPICE server, before the link; without a password. Fails for a machine
+    /// that was [started](StartRequest::spice) without one.
+    async fn spice(&self) -> Result<Box<dyn Stream>, HypervisorError> {
+        Err(HypervisorError::State(
+            "this desktop runs without SPICE: it was started before that was chosen, or its host can't".into(),
+        ))
+    }
+
     /// Memory and CPU time right now.
     async fn usage(&self) -> Result<Usage, HypervisorError>;
 

@@ -27,6 +27,9 @@ pub struct StartRequest {
     pub identity: Option<Identity>,
     /// The network card; `None`: no network.
     pub nic: Option<Nic>,
+    /// Whether it serves SPICE as well, where the hypervisor can.
+    #[serde(default)]
+    pub spice: bool,
     /// How long it may take until it is usable, in milliseconds.
     pub ready_timeout_ms: u64,
 }

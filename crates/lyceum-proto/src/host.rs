@@ -9,6 +9,7 @@
 //! | `POST /v1/desktops/{id}/capture` | [`SaveRequest`]: write the delta, go on |
 //! | `POST /v1/desktops/{id}/stop` | [`StopRequest`]: end the machine; answers when it is gone |
 //! | `GET /v1/desktops/{id}/console?generation=N` | upgrade (`Upgrade: lyceum-console`), then RFB bytes; those to the controller in frames, with how many were taken at the end. Another generation: refused |
+//! | `GET /v1/desktops/{id}/spice?generation=N` | upgrade (`Upgrade: lyceum-spice`), then a channel of SPICE from its link on. Another generation, or a machine without SPICE: refused |
 //! | `GET`, `PUT /v1/desktops/{id}/clipboard` | [`Clipboard`] |
 //! | `PUT /v1/seals/{draft}` | [`SealRequest`]: a job; the same draft again is the same job |
 //! | `DELETE /v1/seals/{draft}` | cancel, or forget when it is over |
@@ -176,6 +177,9 @@ pub struct RunRequest {
     pub identity: Option<IdentityRequest>,
     /// Its network card; absent: none.
     pub nic: Option<NicRequest>,
+    /// Whether it serves SPICE as well, where the host can.
+    #[serde(default)]
+    pub spice: bool,
     /// Passed as VM generation id; the same for resume and move, new for a fork.
     pub vm_generation_id: uuid::Uuid,
     /// How long it may take until it is usable, in milliseconds.

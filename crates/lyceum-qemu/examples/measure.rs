@@ -57,6 +57,7 @@ impl Bench {
                     outside: false,
                 },
             }),
+            spice: false,
             ready_timeout_ms: 300_000,
         })
     }

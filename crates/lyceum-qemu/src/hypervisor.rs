@@ -23,6 +23,8 @@ pub(crate) struct Context {
     pub config: QemuConfig,
     pub platform: Platform,
     pub user: Option<Unprivileged>,
+    /// Whether QEMU's module for SPICE is there.
+    pub spice: bool,
 }
 
 /// Machines by real QEMU.
@@ -63,8 +65,10 @@ impl QemuHypervisor {
             cpu_model: config.cpu_model.clone(),
             accelerator,
         };
+        let spice = probe::has_spice(&config.binary)?;
         Ok(QemuHypervisor {
             context: Arc::new(Context {
+                spice,
                 config,
                 platform,
                 user,
@@ -220,8 +224,9 @@ impl Hypervisor for QemuHypervisor {
         self.context.platform.clone()
     }
 
-    async fn start(&self, request: StartRequest) -> Result<Arc<dyn Instance>, StartError> {
+    async fn start(&self, mut request: StartRequest) -> Result<Arc<dyn Instance>, StartError> {
         check_request(&request)?;
+        request.spice &= self.context.spice;
         let began = Instant::now();
         let (device_state, delta) = self.prepare(&request).await?;
         let saved_nic = delta

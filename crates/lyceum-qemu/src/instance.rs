@@ -2,7 +2,7 @@
 
 use crate::hypervisor::Context;
 use crate::launch::{Launched, RunDir};
-use crate::machine::VNC_SOCKET;
+use crate::machine::{SPICE_SOCKET, VNC_SOCKET};
 use crate::process::{Exit, Process};
 use crate::util::{blocking, last_lines};
 use crate::{guest::Guest, qmp::Qmp};
@@ -328,6 +328,17 @@ impl Instance for QemuInstance {
     async fn vnc(&self) -> Result<Box<dyn Stream>, HypervisorError> {
         Ok(Box::new(
             self.dir.connect(&self.dir.own(), VNC_SOCKET).await?,
+        ))
+    }
+
+    async fn spice(&self) -> Result<Box<dyn Stream>, HypervisorError> {
+        if !self.request.spice {
+            return Err(HypervisorError::State(
+                "this desktop runs without SPICE: it was started before its course allowed it, or its host lacks the package qemu-system-modules-spice. Once that is in order, start it again".into(),
+            ));
+        }
+        Ok(Box::new(
+            self.dir.connect(&self.dir.own(), SPICE_SOCKET).await?,
         ))
     }
 

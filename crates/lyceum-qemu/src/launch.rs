@@ -10,7 +10,7 @@
 //!   qmp.sock guest.sock qga.sock
 //!   incoming          device state of a machine that arrives
 //!   witness.json      how the disk was when it was given up for a move
-//!   q/                0700, QEMU's: vnc.sock, saved device state
+//!   q/                0700, QEMU's: vnc.sock, spice.sock, saved device state
 //! ```
 
 use crate::guest::Guest;

@@ -42,6 +42,8 @@ pub const NIC: &str = "nic0";
 pub const NETDEV: &str = "net0";
 /// Id of the helper's port.
 pub const GUEST_PORT: &str = "guest0";
+/// Name of the SPICE socket in QEMU's directory.
+pub const SPICE_SOCKET: &str = "spice.sock";
 /// Name of the VNC socket in QEMU's directory.
 pub const VNC_SOCKET: &str = "vnc.sock";
 /// Name of the socket in QEMU's directory through which a live migration goes.
@@ -144,6 +146,17 @@ pub fn arguments(
         "-vnc",
         format!("unix:{}/{VNC_SOCKET},share=ignore", fd_path(fd::DIR)),
     );
+    if request.spice {
+        // Nothing of it is visible in the guest: a release is forked with and without. Without a password, since
+        // nobody but the agent reaches the socket.
+        arg(
+            "-spice",
+            format!(
+                "unix=on,addr={}/{SPICE_SOCKET},disable-ticketing=on,agent-mouse=off",
+                fd_path(fd::DIR)
+            ),
+        );
+    }
     arg("-device", "virtio-serial-pci,id=vser,addr=03.0".into());
     arg(
         "-device",

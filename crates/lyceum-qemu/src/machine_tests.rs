@@ -43,6 +43,7 @@ fn request(from: StartFrom) -> StartRequest {
                 outside: false,
             },
         }),
+        spice: false,
         ready_timeout_ms: 1000,
     }
 }
@@ -79,6 +80,23 @@ fn saved() -> SavedNic {
 #[test]
 fn fork() {
     insta::assert_snapshot!(lines(&request(StartFrom::Fork { sealed: sealed() }), None));
+}
+
+#[test]
+fn spice_comes_beside_vnc_and_changes_nothing_else() {
+    let without = request(StartFrom::Fork { sealed: sealed() });
+    let mut with = without.clone();
+    with.spice = true;
+    let (with, without) = (lines(&with, None), lines(&without, None));
+    let more: Vec<&str> = with
+        .lines()
+        .filter(|line| !without.contains(*line))
+        .collect();
+    assert_eq!(
+        more,
+        ["-spice unix=on,addr=/proc/self/fd/200/spice.sock,disable-ticketing=on,agent-mouse=off"]
+    );
+    assert_eq!(with.lines().count(), without.lines().count() + 1);
 }
 
 #[test]

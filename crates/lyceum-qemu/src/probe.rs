@@ -121,6 +121,16 @@ pub fn missing_devices(
         .collect())
 }
 
+/// Whether QEMU's module for SPICE is installed: on Debian the package `qemu-system-modules-spice`.
+pub fn has_spice(binary: &Path) -> Result<bool, HypervisorError> {
+    let output = Command::new(binary)
+        .args(["-spice", "help"])
+        .stdin(Stdio::null())
+        .output()
+        .map_err(io_error(format!("running {}", binary.display())))?;
+    Ok(output.status.success() && String::from_utf8_lossy(&output.stdout).contains("unix="))
+}
+
 /// Runs a trivial guest with KVM and the CPU of the desktops, several times: the firmware boots a sector
 /// that goes over to 64 bits, uses memory, SSE and the timer, and reports back. Each takes at most
 /// [`KVM_PATIENCE`], whatever KVM does, and the first that fails is the last.

@@ -22,6 +22,8 @@ pub struct Course {
     pub persistence: Persistence,
     /// Whether its desktops reach the outside.
     pub outside: bool,
+    /// Whether its desktops serve SPICE as well, from their next start on.
+    pub spice: bool,
     /// Nobody sees it any more; the row goes with its last desktop.
     pub deleting: bool,
     /// When it was made.
@@ -91,6 +93,7 @@ fn course(row: &sqlx::any::AnyRow) -> Result<Course> {
         }),
         persistence: parse("courses.persistence", row.try_get("persistence")?)?,
         outside: flag(row, "outside")?,
+        spice: flag(row, "spice")?,
         deleting: flag(row, "deleting")?,
         created: row.try_get("created")?,
     })
@@ -175,11 +178,11 @@ pub async fn lines(store: &Store) -> Result<Vec<CourseLine>> {
 /// Writes a course: a new one, or what may change of the one with its id.
 pub async fn put(tx: &mut Tx, c: &Course) -> Result<()> {
     sqlx::query(
-        "INSERT INTO courses (id, name, image_id, release_id, vcpus, memory_mib, persistence, outside, deleting, created)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+        "INSERT INTO courses (id, name, image_id, release_id, vcpus, memory_mib, persistence, outside, spice, deleting, created)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
          ON CONFLICT (id) DO UPDATE SET name = excluded.name, release_id = excluded.release_id,
            vcpus = excluded.vcpus, memory_mib = excluded.memory_mib, persistence = excluded.persistence,
-           outside = excluded.outside, deleting = excluded.deleting",
+           outside = excluded.outside, spice = excluded.spice, deleting = excluded.deleting",
     )
     .bind(c.id.as_str())
     .bind(&c.name)
@@ -189,6 +192,7 @@ pub async fn put(tx: &mut Tx, c: &Course) -> Result<()> {
     .bind(c.size.map(|s| i64::from(s.memory_mib)))
     .bind(word(&c.persistence))
     .bind(i16::from(c.outside))
+    .bind(i16::from(c.spice))
     .bind(i16::from(c.deleting))
     .bind(c.created)
     .execute(tx.connection())

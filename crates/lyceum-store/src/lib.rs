@@ -97,6 +97,7 @@ const SCHEMA: &[(i64, &str)] = &[
     (5, include_str!("schema-5.sql")),
     (6, include_str!("schema-6.sql")),
     (7, include_str!("schema-7.sql")),
+    (8, include_str!("schema-8.sql")),
 ];
 
 impl Store {

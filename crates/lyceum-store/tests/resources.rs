@@ -210,6 +210,7 @@ async fn a_course(tx: &mut Tx, students: &[User]) -> Course {
         }),
         persistence: Persistence::Persistent,
         outside: true,
+        spice: false,
         deleting: false,
         created: 2,
     };

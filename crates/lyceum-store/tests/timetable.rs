@@ -38,6 +38,7 @@ async fn course(tx: &mut Tx) -> CourseId {
         size: None,
         persistence: Persistence::Throwaway,
         outside: false,
+        spice: false,
         deleting: false,
         created: 1,
     };

@@ -39,6 +39,9 @@ pub struct ControllerFile {
     /// Where native VNC viewers connect; absent: nowhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub native_listen: Option<SocketAddr>,
+    /// Where native SPICE clients connect; absent: nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spice_listen: Option<SocketAddr>,
     /// Programs with their arguments that bring hosts up, by name; `{host}` stands for the host's.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub power_commands: BTreeMap<String, Vec<String>>,
@@ -71,6 +74,7 @@ impl From<ControllerFile> for ControllerConfig {
             agent_listen: file.agent_listen,
             agent_url: file.agent_url,
             native_listen: file.native_listen,
+            spice_listen: file.spice_listen,
             power_commands: file.power_commands,
         }
     }

@@ -7,8 +7,9 @@ use crate::error::{ApiFailure, Json, Path, Query};
 use axum::extract::{State, WebSocketUpgrade};
 use axum::response::Response;
 use lyceum_api::ApiError;
-use lyceum_api::desktops::{ConsoleQuery, ConsoleTicket, NativeViewer};
+use lyceum_api::desktops::{ConsoleQuery, ConsoleTicket, NativeViewer, SpiceViewer};
 use lyceum_model::DesktopId;
+use lyceum_store::desktops::Owner;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// The routes of this file.
@@ -16,6 +17,7 @@ pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(ticket))
         .routes(routes!(native))
+        .routes(routes!(spice))
         .routes(routes!(connect))
 }
 
@@ -61,6 +63,62 @@ async fn native(
         port,
         user: pass.user,
         password: pass.password,
+        expires: pass.expires,
+    }))
+}
+
+// One at a time: who opens it last has it. SPICE has no way to watch only.
+/// A file for `remote-viewer` at the address that this request comes from, with a one-time password. Its course must
+/// allow SPICE.
+#[utoipa::path(post, path = "/desktops/{id}/spice-viewer", tag = "desktops", params(("id" = DesktopId, Path)),
+    responses((status = 200, body = SpiceViewer), (status = "default", body = ApiError)))]
+async fn spice(
+    State(app): State<App>,
+    actor: Actor,
+    origin: Origin,
+    Path(id): Path<DesktopId>,
+    headers: axum::http::HeaderMap,
+) -> Result<Json<SpiceViewer>, ApiFailure> {
+    let d = super::desktops::mine(&app, &actor, &id).await?;
+    let port = *app.spice_port.get().ok_or_else(|| {
+        ApiFailure::state(
+            "this classroom has no port for SPICE clients: set spice_listen in the controller's configuration",
+        )
+    })?;
+    let course = match &d.owner {
+        Owner::Course { course, .. } => lyceum_store::courses::get(&app.store, course).await?,
+        Owner::Draft { .. } => None,
+    };
+    if !course.is_some_and(|course| course.spice) {
+        return Err(ApiFailure::state(
+            "SPICE clients are not switched on for this desktop's course: its teacher can do that, and then it has to be started again",
+        ));
+    }
+    let host = match origin {
+        Origin::Socket => "127.0.0.1".to_owned(),
+        Origin::Network(_) => {
+            let said = headers.get(axum::http::header::HOST);
+            console::spice::file::host_of(said.and_then(|v| v.to_str().ok()).unwrap_or_default())?
+        }
+    };
+    let title = d.hostname.to_string();
+    let grant = console::Grant::new(d.id.clone(), actor.login(), false, app.now());
+    let own = app.config.tls.is_own();
+    let reach = console::spice::sessions::Reach {
+        host,
+        subject: own.then(|| format!("CN={}", lyceum_wire::Peer::controller())),
+    };
+    let pass = console::spice::let_in(&app, &actor, origin, grant, reach.clone()).await?;
+    let file = console::spice::file::ViewerFile {
+        host: &reach.host,
+        port,
+        password: &pass.password,
+        title: &title,
+        authority: reach.subject.as_deref().map(|s| (app.ca.pem(), s)),
+    };
+    Ok(Json(SpiceViewer {
+        file_name: format!("{title}.vv"),
+        file: file.text(),
         expires: pass.expires,
     }))
 }

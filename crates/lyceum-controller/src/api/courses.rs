@@ -133,6 +133,7 @@ fn shown(
         size,
         persistence: course.persistence,
         outside: course.outside,
+        spice: course.spice,
         my_role: role.map(shown_role),
         students: line.students.max(0) as u32,
         running: line.running.max(0) as u32,
@@ -180,6 +181,7 @@ async fn create(
         size: body.size.map(MachineSize::check).transpose()?,
         persistence: body.persistence,
         outside: body.outside,
+        spice: body.spice,
         deleting: false,
         created: app.now(),
     };
@@ -293,6 +295,10 @@ async fn patch(
     if let Some(outside) = body.outside {
         course.outside = outside;
         detail.push(format!("outside {outside}"));
+    }
+    if let Some(spice) = body.spice {
+        course.spice = spice;
+        detail.push(format!("spice {spice}"));
     }
     if !detail.is_empty() {
         courses::put(&mut tx, &course).await?;

@@ -4,11 +4,13 @@
 //! - [`tickets`]: what opens a console. - [`serve`]: one console. - [`supply`]: finds its machine,
 //!   again and again, and closes it when its person loses the right to see it.
 //! - [`viewers`]: who looks at what. - [`native`]: the port for VNC viewers outside of the page.
+//! - [`spice`]: the port for SPICE clients.
 //!
 //! How a viewer is kept while machines come and go behind it is `lyceum_console`.
 
 pub mod native;
 mod serve;
+pub mod spice;
 mod supply;
 mod tickets;
 mod viewers;

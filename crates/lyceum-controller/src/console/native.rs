@@ -61,7 +61,7 @@ pub struct NativePass {
 }
 
 // Where native viewers of this person come from.
-fn address(origin: Origin) -> IpAddr {
+pub(super) fn address(origin: Origin) -> IpAddr {
     match origin {
         Origin::Socket => IpAddr::from([127, 0, 0, 1]),
         Origin::Network(ip) => ip.to_canonical(),

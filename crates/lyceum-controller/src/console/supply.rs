@@ -18,7 +18,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 /// Between two tries to reach a machine that should be there.
-const RETRY: [Duration; 5] = [
+pub(super) const RETRY: [Duration; 5] = [
     Duration::from_millis(30),
     Duration::from_millis(100),
     Duration::from_millis(300),
@@ -37,7 +37,7 @@ pub type Machine = Relayed<RawStream>;
 type Orders = mpsc::Sender<Server<Machine>>;
 
 /// Why a console is closed.
-type Closed = (u16, &'static str);
+pub(super) type Closed = (u16, &'static str);
 
 /// Supplies a console with connections until it has to be closed, which it says as well.
 pub async fn supply(
@@ -48,16 +48,11 @@ pub async fn supply(
     lost: Arc<Notify>,
 ) {
     let mut supply = Supply {
-        app,
-        actor,
-        desktop,
+        watch: Watch::new(app, actor, desktop),
         orders,
-        changes: app.store.changes(),
-        course: None,
         attached: None,
         last: None,
         taken: None,
-        off_since: None,
     };
     let (code, reason) = tokio::select! {
         closed = supply.run(&lost) => closed,
@@ -67,78 +62,96 @@ pub async fn supply(
     let _ = supply.orders.send(Server::Close { code, reason }).await;
 }
 
+/// Where a desktop can be seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Place {
-    host: HostId,
-    generation: Generation,
+pub(super) struct Place {
+    /// On this host.
+    pub host: HostId,
+    /// As this generation.
+    pub generation: Generation,
 }
 
-struct Supply<'a> {
+/// Looks for a person whether a desktop may still be seen, and where.
+pub(super) struct Watch<'a> {
     app: &'a App,
     actor: &'a Actor,
     desktop: &'a DesktopId,
-    orders: Orders,
     changes: Receiver<Change>,
     course: Option<String>,
+    off_since: Option<Instant>,
+}
+
+struct Supply<'a> {
+    watch: Watch<'a>,
+    orders: Orders,
     attached: Option<Place>,
     // The generation that was shown last.
     last: Option<Generation>,
     // How much of what was done the last machine has heard.
     taken: Option<Taken>,
-    off_since: Option<Instant>,
 }
 
-impl Supply<'_> {
-    async fn run(&mut self, lost: &Notify) -> Closed {
-        let mut tries = 0;
-        let mut checked: Option<Instant> = None;
-        loop {
-            let row = match desktops::get(&self.app.store, self.desktop).await {
-                Ok(Some(row)) => Some(row),
-                Ok(None) => return close::DELETED,
-                // The store will be back; the picture need not suffer.
-                Err(_) => None,
-            };
-            let mut wait = CHECK;
-            if let Some(row) = row {
-                if let Owner::Course { course, .. } = &row.owner {
-                    self.course = Some(course.to_string());
-                }
-                // Anything that woke this up may concern the rights.
-                if !self.may_see(&row).await {
-                    return close::FORBIDDEN;
-                }
-                checked = Some(Instant::now());
-                let place = place(&row);
-                if let Some(closed) = self.is_off(&row) {
-                    return closed;
-                }
-                if place.is_some() && place != self.attached {
-                    if let Some(place) = place {
-                        match self.attach(&row, place).await {
-                            Attach::Done => tries = 0,
-                            Attach::Again => continue,
-                            Attach::Later => {
-                                wait = RETRY[tries.min(RETRY.len() - 1)];
-                                tries += 1;
-                            }
-                        }
-                    }
-                } else if place.is_none() {
-                    tries = 0;
-                }
-            } else {
-                wait = Duration::from_secs(1);
-            }
-            let check_at = checked.map_or_else(Instant::now, |at| at + CHECK);
-            let until = (Instant::now() + wait).min(check_at.max(Instant::now()));
-            let own = self.own();
-            tokio::select! {
-                () = lost.notified() => self.attached = None,
-                () = changed(&mut self.changes, &own) => {}
-                () = tokio::time::sleep_until(until) => {}
-                () = self.orders.closed() => return close::ENDED,
-            }
+impl<'a> Watch<'a> {
+    /// From now on.
+    pub(super) fn new(app: &'a App, actor: &'a Actor, desktop: &'a DesktopId) -> Watch<'a> {
+        Watch {
+            app,
+            actor,
+            desktop,
+            changes: app.store.changes(),
+            course: None,
+            off_since: None,
+        }
+    }
+
+    /// The desktop's row; `None`: the store can't be read now, and the picture need not suffer. `shown`: there was a
+    /// picture already. An error: the console is to be closed.
+    pub(super) async fn look(&mut self, shown: bool) -> Result<Option<Desktop>, Closed> {
+        let row = match desktops::get(&self.app.store, self.desktop).await {
+            Ok(Some(row)) => row,
+            Ok(None) => return Err(close::DELETED),
+            Err(_) => return Ok(None),
+        };
+        if let Owner::Course { course, .. } = &row.owner {
+            self.course = Some(course.to_string());
+        }
+        // Anything that woke this up may concern the rights.
+        if !self.may_see(&row).await {
+            return Err(close::FORBIDDEN);
+        }
+        match self.is_off(&row, shown) {
+            Some(closed) => Err(closed),
+            None => Ok(Some(row)),
+        }
+    }
+
+    /// Until something changed that [`look`](Self::look) looks at; at the latest when it has to look again.
+    pub(super) async fn changed(&mut self) {
+        let own = self.own();
+        let _ = tokio::time::timeout(CHECK, changed(&mut self.changes, &own)).await;
+    }
+
+    /// A connection to the machine, of this kind. `None`: something changed first.
+    pub(super) async fn open(
+        &mut self,
+        place: &Place,
+        path: &str,
+        protocol: &str,
+    ) -> Option<Result<RawStream, crate::agents::AgentError>> {
+        let path = format!(
+            "/v1/desktops/{}/{path}?generation={}",
+            self.desktop, place.generation.0
+        );
+        let app = self.app;
+        let open = async {
+            let client = app.agents.host(&place.host).await?;
+            Ok(client.timeout(OPEN).upgrade(&path, protocol).await?)
+        };
+        let own = self.own();
+        tokio::select! {
+            opened = open => Some(opened),
+            // It may be elsewhere by now.
+            () = changed(&mut self.changes, &own) => None,
         }
     }
 
@@ -170,7 +183,7 @@ impl Supply<'_> {
     }
 
     // Whether it is off, and for too long.
-    fn is_off(&mut self, row: &Desktop) -> Option<Closed> {
+    fn is_off(&mut self, row: &Desktop, shown: bool) -> Option<Closed> {
         let off = row.desired != Desired::Running
             && matches!(row.phase, Phase::Stopped | Phase::Suspended | Phase::Failed);
         if !off {
@@ -178,36 +191,60 @@ impl Supply<'_> {
             return None;
         }
         let since = *self.off_since.get_or_insert_with(Instant::now);
-        let shown = self.last.is_some();
         (!shown || since.elapsed() > OFF_MAX).then_some(close::NOT_RUNNING)
+    }
+}
+
+impl Supply<'_> {
+    async fn run(&mut self, lost: &Notify) -> Closed {
+        let mut tries = 0;
+        let mut checked: Option<Instant> = None;
+        loop {
+            let row = match self.watch.look(self.last.is_some()).await {
+                Ok(row) => row,
+                Err(closed) => return closed,
+            };
+            let mut wait = CHECK;
+            if let Some(row) = row {
+                checked = Some(Instant::now());
+                let place = place(&row);
+                if place.is_some() && place != self.attached {
+                    if let Some(place) = place {
+                        match self.attach(&row, place).await {
+                            Attach::Done => tries = 0,
+                            Attach::Again => continue,
+                            Attach::Later => {
+                                wait = RETRY[tries.min(RETRY.len() - 1)];
+                                tries += 1;
+                            }
+                        }
+                    }
+                } else if place.is_none() {
+                    tries = 0;
+                }
+            } else {
+                wait = Duration::from_secs(1);
+            }
+            let check_at = checked.map_or_else(Instant::now, |at| at + CHECK);
+            let until = (Instant::now() + wait).min(check_at.max(Instant::now()));
+            let own = self.watch.own();
+            tokio::select! {
+                () = lost.notified() => self.attached = None,
+                () = changed(&mut self.watch.changes, &own) => {}
+                () = tokio::time::sleep_until(until) => {}
+                () = self.orders.closed() => return close::ENDED,
+            }
+        }
     }
 
     async fn attach(&mut self, row: &Desktop, place: Place) -> Attach {
-        let path = format!(
-            "/v1/desktops/{}/console?generation={}",
-            self.desktop, place.generation.0
-        );
-        let app = self.app;
-        let host = place.host.clone();
-        let open = async {
-            let client = app.agents.host(&host).await?;
-            let stream = client
-                .timeout(OPEN)
-                .upgrade(&path, "lyceum-console")
-                .await?;
-            Ok::<_, crate::agents::AgentError>(stream)
-        };
-        let own = self.own();
-        let stream = tokio::select! {
-            opened = open => match opened {
-                Ok(stream) => stream,
-                Err(e) => {
-                    tracing::debug!(desktop = %self.desktop, host = %place.host, "console: {e}");
-                    return Attach::Later;
-                }
-            },
-            // It may be elsewhere by now.
-            () = changed(&mut self.changes, &own) => return Attach::Again,
+        let stream = match self.watch.open(&place, "console", "lyceum-console").await {
+            Some(Ok(stream)) => stream,
+            Some(Err(e)) => {
+                tracing::debug!(desktop = %row.id, host = %place.host, "console: {e}");
+                return Attach::Later;
+            }
+            None => return Attach::Again,
         };
         let goes_on = matches!(row.started_by.as_deref(), Some("resume" | "move"));
         let same = self.last == Some(place.generation) || goes_on;
@@ -249,7 +286,7 @@ enum Attach {
 }
 
 // Where it can be seen: not before it is usable, so that nobody is shown an empty screen.
-fn place(row: &Desktop) -> Option<Place> {
+pub(super) fn place(row: &Desktop) -> Option<Place> {
     let runs = row.phase == Phase::Running && row.observed_generation == row.generation;
     let host = row.host.clone().filter(|_| runs)?;
     Some(Place {

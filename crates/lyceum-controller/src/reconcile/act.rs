@@ -332,7 +332,19 @@ async fn run_request(
     } else {
         settings.fork_timeout_s
     };
-    Ok(request_for(d, disk, start, u64::from(seconds) * 1000))
+    let request = request_for(d, disk, start, u64::from(seconds) * 1000);
+    let spice = serves_spice(app, d).await?;
+    Ok(request.map(|request| RunRequest { spice, ..request }))
+}
+
+/// Whether the desktop is to serve SPICE as well.
+pub(super) async fn serves_spice(app: &App, d: &Desktop) -> Result<bool, StepError> {
+    Ok(match &d.owner {
+        Owner::Course { course, .. } => lyceum_store::courses::get(&app.store, course)
+            .await?
+            .is_some_and(|course| course.spice),
+        Owner::Draft { .. } => false,
+    })
 }
 
 /// The request for a desktop that starts like this, or why there is none.
@@ -365,6 +377,7 @@ pub(super) fn request_for(
             address,
             outside: d.outside,
         }),
+        spice: false,
         vm_generation_id,
         ready_timeout_ms,
     })

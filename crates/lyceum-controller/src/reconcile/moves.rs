@@ -272,6 +272,7 @@ async fn arrival(
         Err(why) => return Ok(Err(why)),
     };
     request.generation = m.generation;
+    request.spice = super::act::serves_spice(app, d).await?;
     request.ready_timeout_ms = limit(&settings).as_millis() as u64 + 30_000;
     Ok(Ok(request))
 }

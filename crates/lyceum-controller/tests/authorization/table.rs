@@ -104,6 +104,7 @@ pub fn table() -> Vec<Row> {
         with(row("PUT", "/desktops/{id}/clipboard", "/desktops/desktop-a/clipboard", MEMBERS), json!({"text": "x"})),
         // What a ticket opens was decided when it was made; it is bound to who asked for it.
         row("POST", "/desktops/{id}/native-viewer", "/desktops/desktop-a/native-viewer", MEMBERS),
+        row("POST", "/desktops/{id}/spice-viewer", "/desktops/desktop-a/spice-viewer", MEMBERS),
         row("GET", "/console/{ticket}", "/console/no-such-ticket", "UMMMMM"),
         row("GET", "/courses", "/courses", SIGNED_IN),
         with(row("POST", "/courses", "/courses", TEACHERS), json!({"name": "New", "image": "image-a", "release": null, "size": null, "persistence": "throwaway"})),

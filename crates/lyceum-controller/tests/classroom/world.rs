@@ -246,6 +246,7 @@ impl Classroom {
         let config = ControllerConfig {
             store_url: self.store_url.clone(),
             native_listen: Some(any),
+            spice_listen: Some(any),
             ..ControllerConfig::local(self.path("controller"), any, any)
         };
         let runtime = runtime();
@@ -368,6 +369,7 @@ impl Classroom {
                 size: None,
                 persistence: Persistence::Throwaway,
                 outside: false,
+                spice: false,
                 deleting: false,
                 created: 1,
             };

@@ -621,6 +621,7 @@ impl Room {
             size: None,
             persistence: Persistence::Throwaway,
             outside: false,
+            spice: false,
             deleting: false,
             created: 1,
         };

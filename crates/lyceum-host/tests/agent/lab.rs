@@ -284,6 +284,7 @@ impl Lab {
             }),
                 plug: None,
             vm_generation_id: uuid::Uuid::new_v4(),
+            spice: false,
             ready_timeout_ms: 10_000,
         }
     }

@@ -52,6 +52,7 @@ impl Lab {
             vm_generation_id: uuid::Uuid::new_v4(),
             identity: None,
             nic: None,
+            spice: false,
             ready_timeout_ms: 1000,
         }
     }

@@ -99,6 +99,7 @@ impl Classroom {
                     outside: false,
                 },
             }),
+            spice: false,
             ready_timeout_ms: READY_MS,
         }
     }

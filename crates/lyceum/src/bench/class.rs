@@ -80,6 +80,7 @@ impl Class {
             size: None,
             persistence: Persistence::Throwaway,
             outside: false,
+            spice: false,
         };
         let course: Course = client.post("courses", &body).await?;
         let mut class = Class {

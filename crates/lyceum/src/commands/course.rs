@@ -59,6 +59,9 @@ pub enum CourseCommand {
         /// Let desktops reach the outside
         #[arg(long)]
         outside: bool,
+        /// Let desktops be looked at with remote-viewer (SPICE) too; each needs some 15 MB more
+        #[arg(long)]
+        spice: bool,
     },
     /// Change a course; running desktops keep what they started with
     Set {
@@ -82,6 +85,9 @@ pub enum CourseCommand {
         /// Whether desktops reach the outside
         #[arg(long, value_name = "yes|no", value_parser = yes_or_no)]
         outside: Option<bool>,
+        /// Whether desktops can be looked at with remote-viewer (SPICE), from their next start on
+        #[arg(long, value_name = "yes|no", value_parser = yes_or_no)]
+        spice: Option<bool>,
     },
     /// Delete a course with its desktops
     Delete {
@@ -180,6 +186,7 @@ pub async fn run(ctx: &Context, command: CourseCommand) -> anyhow::Result<()> {
             size,
             persistence,
             outside,
+            spice,
         } => {
             let release = match release {
                 Some(text) => Some(resolve::release(&ctx.client, &text).await?.id),
@@ -194,6 +201,7 @@ pub async fn run(ctx: &Context, command: CourseCommand) -> anyhow::Result<()> {
                 size: size.over(sealed)?,
                 persistence: persistence.into(),
                 outside,
+                spice,
             };
             let course: Course = ctx.client.post("courses", &body).await?;
             ctx.done(&course, &format!("course {} is made", course.name))
@@ -206,6 +214,7 @@ pub async fn run(ctx: &Context, command: CourseCommand) -> anyhow::Result<()> {
             size,
             persistence,
             outside,
+            spice,
         } => {
             let course = resolve::course(&ctx.client, &course).await?;
             let patch = CoursePatch {
@@ -218,6 +227,7 @@ pub async fn run(ctx: &Context, command: CourseCommand) -> anyhow::Result<()> {
                 size: size.over(Some(course.size))?,
                 persistence: persistence.map(Persistence::from),
                 outside,
+                spice,
             };
             if serde_json::to_value(&patch)?
                 .as_object()
@@ -309,6 +319,7 @@ fn details(c: &Course) -> String {
             "outside",
             if c.outside { "reached" } else { "not reached" }.into(),
         ),
+        ("spice", if c.spice { "on" } else { "off" }.into()),
         ("own role", dash(c.my_role.as_ref().map(word))),
         ("students", c.students.to_string()),
         ("running", c.running.to_string()),

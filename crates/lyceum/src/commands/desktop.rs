@@ -7,7 +7,10 @@ use crate::resolve;
 use crate::table::{Table, plain};
 use clap::Subcommand;
 use lyceum_api::Page;
-use lyceum_api::desktops::{Accepted, Desktop, DesktopCreate, DesktopHistory, StartOrder};
+use anyhow::Context as _;
+use lyceum_api::desktops::{
+    Accepted, Desktop, DesktopCreate, DesktopHistory, SpiceViewer, StartOrder,
+};
 use lyceum_api::moves::{Move, MoveOrder};
 use lyceum_model::MoveWay;
 
@@ -94,6 +97,14 @@ pub enum DesktopCommand {
     History {
         /// Which
         desktop: String,
+    },
+    /// A file that opens its screen in remote-viewer (SPICE), once and within two minutes
+    Spice {
+        /// Which
+        desktop: String,
+        /// Where to write it; otherwise HOSTNAME.vv
+        #[arg(long, value_name = "FILE")]
+        output: Option<std::path::PathBuf>,
     },
     /// The page's address that opens its screen
     Console {
@@ -196,6 +207,19 @@ pub async fn run(ctx: &Context, command: DesktopCommand) -> anyhow::Result<()> {
                 table
             })
         }
+        DesktopCommand::Spice { desktop, output } => {
+            let desktop = resolve::desktop(&ctx.client, &desktop).await?;
+            let path = format!("desktops/{}/spice-viewer", desktop.id);
+            let viewer: SpiceViewer = ctx.client.post(&path, &serde_json::json!({})).await?;
+            let to = output.unwrap_or_else(|| viewer.file_name.clone().into());
+            write_secret(&to, &viewer.file)
+                .with_context(|| format!("writing {}", to.display()))?;
+            let words = format!(
+                "{0} is written: remote-viewer {0} (within two minutes, once)",
+                to.display()
+            );
+            ctx.done(&serde_json::json!({"file": to, "expires": viewer.expires}), &words)
+        }
         DesktopCommand::Console { desktop } => {
             let desktop = resolve::desktop(&ctx.client, &desktop).await?;
             let path = format!("/#/console/{}", desktop.id);
@@ -204,6 +228,18 @@ pub async fn run(ctx: &Context, command: DesktopCommand) -> anyhow::Result<()> {
             ctx.show(&serde_json::json!({ "url": link }), |_| format!("{link}\n"))
         }
     }
+}
+
+// For nobody else's eyes, and never over what is there: somebody else's link may be.
+fn write_secret(to: &std::path::Path, text: &str) -> std::io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(to)?;
+    file.write_all(text.as_bytes())
 }
 
 /// Sends all orders first and waits then, so that the work goes on side by side.

@@ -147,6 +147,7 @@ async fn course(ctx: &Context, image: ImageId) -> anyhow::Result<()> {
                 size: None,
                 persistence: Persistence::Throwaway,
                 outside: false,
+                spice: false,
             };
             ctx.client.post("courses", &body).await?
         }

@@ -33,6 +33,9 @@ pub struct Addresses {
     /// Where native viewers connect; in files of earlier versions there is none.
     #[serde(default = "any_port")]
     pub native: SocketAddr,
+    /// Where SPICE clients connect; in files of earlier versions there is none.
+    #[serde(default = "any_port")]
+    pub spice: SocketAddr,
     /// Where agents join.
     pub controller: SocketAddr,
     /// The storage agent.
@@ -58,6 +61,7 @@ impl Addresses {
             page,
             // Not the next port: on every address it would be in the agents' way.
             native: SocketAddr::new(page.ip(), page.port().checked_add(3).unwrap_or(0)),
+            spice: SocketAddr::new(page.ip(), page.port().checked_add(4).unwrap_or(0)),
             controller: at(1),
             storage: at(5),
             hosts: (0..hosts).map(|n| at(11 + n)).collect(),
@@ -71,6 +75,7 @@ impl Addresses {
         let parts = [
             &mut self.page,
             &mut self.native,
+            &mut self.spice,
             &mut self.controller,
             &mut self.storage,
         ];
@@ -87,6 +92,7 @@ impl Addresses {
         let mut all = vec![
             ("the page".to_owned(), self.page),
             ("the port of native viewers".to_owned(), self.native),
+            ("the port of SPICE clients".to_owned(), self.spice),
             ("the controller's agent port".to_owned(), self.controller),
             ("storage".to_owned(), self.storage),
         ];

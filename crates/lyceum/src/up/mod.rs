@@ -263,6 +263,7 @@ async fn begin(
         names: Vec::new(),
         agent_url: None,
         native_listen: Some(addresses.native),
+        spice_listen: Some(addresses.spice),
         tls: None,
         power_commands: Default::default(),
     };
