@@ -8,6 +8,7 @@ use crate::commands::{
 use crate::doctor::DoctorArgs;
 use crate::exit;
 use crate::parts::{AgentArgs, PartArgs};
+use crate::tune;
 use crate::up::UpArgs;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -79,6 +80,9 @@ pub enum Command {
     /// Measure what the classroom that runs reaches
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    /// Settings of this machine's network and disks: raised where it helps, measured, undone exactly
+    #[command(subcommand)]
+    Tune(tune::TuneCommand),
     /// What the planner would do with a cluster in a file; needs no classroom and does nothing
     Plan(plan::PlanArgs),
     /// Rehearse weeks of a whole school on simulated hosts, and compare policies

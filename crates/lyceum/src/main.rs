@@ -16,6 +16,7 @@ mod parts;
 mod place;
 mod resolve;
 mod table;
+mod tune;
 mod up;
 
 use clap::{CommandFactory, Parser};
@@ -102,7 +103,8 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             ..
         }) => commands::host::run(&context(global)?, command).await,
         Command::Doctor(args) => doctor::run(global.state.as_deref(), args, global.json()).await,
-        Command::Bench(command) => bench::run(&context(global)?, command).await,
+        Command::Bench(command) => bench::run(|| context(global), command, global.json()).await,
+        Command::Tune(command) => tune::run(command, global.json()).await,
         Command::Openapi => context::print(&lyceum_controller::api::openapi_json()?),
         Command::Status => commands::status::run(&context(global)?).await,
         Command::Image(command) => commands::image::run(&context(global)?, command).await,

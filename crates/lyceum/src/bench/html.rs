@@ -28,7 +28,7 @@ svg{width:100%;height:auto;display:block}svg text{fill:var(--dim);font:12px syst
 .fa{fill:var(--a)}.fb{fill:var(--b)}.fn{fill:var(--line)}.key{display:inline-block;width:10px;height:10px;border-radius:3px;margin:0 6px 0 14px}
 ";
 
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     text.chars()
         .map(|c| match c {
             '&' => "&amp;".into(),
@@ -42,7 +42,7 @@ fn escape(text: &str) -> String {
 
 fn page(title: &str, machine: &Machine, body: &str) -> String {
     let m = machine;
-    let line = escape(&format!(
+    let line = format!(
         "{} · {} · {} hosts on {} CPUs · {} · QEMU {} · Lyceum {}",
         m.image,
         moment(m.at),
@@ -51,11 +51,17 @@ fn page(title: &str, machine: &Machine, body: &str) -> String {
         m.accelerator,
         m.qemu,
         m.version
-    ));
+    );
+    page_of(title, &line, body)
+}
+
+/// A page with a line below its title that says where and with what it was measured.
+pub(super) fn page_of(title: &str, line: &str, body: &str) -> String {
     format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
-         <title>{0}</title><style>{STYLE}</style><main><h1>{0}</h1><p class=\"dim\">{line}</p>{body}</main></html>\n",
-        escape(title)
+         <title>{0}</title><style>{STYLE}</style><main><h1>{0}</h1><p class=\"dim\">{1}</p>{body}</main></html>\n",
+        escape(title),
+        escape(line)
     )
 }
 
@@ -123,8 +129,8 @@ fn stairs(half: &Half, class: &str, x_end: f64) -> String {
     format!("<path class=\"{class}\" d=\"{path}\"/>")
 }
 
-/// Horizontal bars with their values.
-fn bars(rows: &[(String, f64, &str, String)]) -> String {
+/// Horizontal bars with their values: name, value, class of the bar, value as it is shown.
+pub(super) fn bars(rows: &[(String, f64, &str, String)]) -> String {
     let most = rows
         .iter()
         .map(|(_, value, _, _)| *value)

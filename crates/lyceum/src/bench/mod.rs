@@ -6,13 +6,22 @@
 //! order is sent until the controller's operation counts the desktop as there, which it does
 //! when the desktop is usable: identity renewed, address obtained, picture served. What the
 //! hosts' agents measured from their side is reported beside it.
+//!
+//! `net`, `disk`, `nfs`, `storm` and `durability` are the paper's experiments: they measure a
+//! machine and need no classroom.
 
 mod class;
 mod class_start;
+mod durability;
+mod files;
 mod html;
 mod moves;
+mod net;
+mod record;
 mod reset;
 mod stats;
+mod storm;
+pub mod tools;
 
 use crate::context::Context;
 use crate::exit::{self, Exit};
@@ -29,6 +38,16 @@ pub enum BenchCommand {
     Reset(reset::Args),
     /// Move a running desktop from host to host, as a delta and by live migration
     Move(moves::Args),
+    /// TCP between two machines, both ways (iperf3)
+    Net(net::Args),
+    /// Reads and writes of this machine's disks by block size (fio)
+    Disk(files::Args),
+    /// The same over NFS; give two mounts to compare sync and async (fio)
+    Nfs(files::Args),
+    /// A class that boots, signs in and works, every desktop with the same offsets
+    Storm(storm::Args),
+    /// Flushed writes of a desktop: safe against the paper's async (qemu-img)
+    Durability(durability::Args),
 }
 
 /// What all benches take.
@@ -64,12 +83,21 @@ struct Machine {
     image: String,
 }
 
-/// Runs a bench.
-pub async fn run(ctx: &Context, command: BenchCommand) -> anyhow::Result<()> {
+/// Runs a bench; those of a classroom ask for it.
+pub async fn run(
+    ctx: impl Fn() -> anyhow::Result<Context>,
+    command: BenchCommand,
+    json: bool,
+) -> anyhow::Result<()> {
     match command {
-        BenchCommand::ClassStart(args) => class_start::run(ctx, args).await,
-        BenchCommand::Reset(args) => reset::run(ctx, args).await,
-        BenchCommand::Move(args) => moves::run(ctx, args).await,
+        BenchCommand::ClassStart(args) => class_start::run(&ctx()?, args).await,
+        BenchCommand::Reset(args) => reset::run(&ctx()?, args).await,
+        BenchCommand::Move(args) => moves::run(&ctx()?, args).await,
+        BenchCommand::Net(args) => net::run(args, json).await,
+        BenchCommand::Disk(args) => files::run(args, false, json).await,
+        BenchCommand::Nfs(args) => files::run(args, true, json).await,
+        BenchCommand::Storm(args) => storm::run(args, json).await,
+        BenchCommand::Durability(args) => durability::run(args, json).await,
     }
 }
 
