@@ -40,6 +40,7 @@ const pages: Page[] = [
   ["/courses", "staff", (t) => t.nav.courses, () => <CoursesPage />],
   ["/courses/:id", "staff", (t) => t.nav.courses, (p) => <CoursePage key={p.id} id={p.id ?? ""} tab="class" />],
   ["/courses/:id/roster", "staff", (t) => t.nav.courses, (p) => <CoursePage key={p.id} id={p.id ?? ""} tab="roster" />],
+  ["/courses/:id/points", "staff", (t) => t.nav.courses, (p) => <CoursePage key={p.id} id={p.id ?? ""} tab="points" />],
   ["/courses/:id/settings", "staff", (t) => t.nav.courses, (p) => <CoursePage key={p.id} id={p.id ?? ""} tab="settings" />],
   ["/images", "staff", (t) => t.nav.images, () => <ImagesPage />],
   ["/images/:id", "staff", (t) => t.nav.images, (p) => <ImagePage key={p.id} id={p.id ?? ""} />],

@@ -20,6 +20,7 @@ import type {
   Member,
   OneTimeLink,
   Operation,
+  PointSchedule,
   Release,
   RosterChange,
   RosterCsv,
@@ -70,6 +71,22 @@ export const courses = {
   putMember: (id: string, user: string, role: CourseRole) =>
     put<Member>(`courses/${id}/members/${user}`, { role }),
   removeMember: (id: string, user: string) => del(`courses/${id}/members/${user}`),
+};
+
+export const restorePoints = {
+  take: (desktop: string) => post<Accepted>(`desktops/${desktop}/restore-points`, {}),
+  restore: (desktop: string, point: string) => post<Accepted>(`desktops/${desktop}/restore`, { point }),
+  undo: (desktop: string) => post<Accepted>(`desktops/${desktop}/undo-restore`),
+  remove: (point: string) => del(`restore-points/${point}`),
+};
+
+/** The same of a class. */
+export const classPoints = {
+  take: (course: string, note: string) => post<Accepted>(`courses/${course}/restore-points`, { note }),
+  restore: (course: string, batch: string) => post<Accepted>(`courses/${course}/restore`, { batch }),
+  undo: (course: string) => post<Accepted>(`courses/${course}/undo-restore`),
+  remove: (course: string, batch: string) => del(`courses/${course}/restore-points/${batch}`),
+  setSchedule: (course: string, body: PointSchedule) => put<PointSchedule>(`courses/${course}/point-schedule`, body),
 };
 
 export const images = {

@@ -22,6 +22,9 @@ export function staleKeys(kind: string): string[] | null {
       return ["operations", "images"];
     case "user":
       return ["users", "courses", "me"];
+    case "restore_point":
+    case "restore":
+      return ["restore-points"];
     case "settings":
       return ["settings", "me"];
     default:

@@ -6,6 +6,7 @@ import { isMoving } from "../lib/phase";
 import type {
   AuditEntry,
   Course,
+  CoursePoints,
   Desktop,
   DesktopHistory,
   Health,
@@ -16,6 +17,8 @@ import type {
   Move,
   Operation,
   Page,
+  PointSchedule,
+  RestorePoint,
   Session,
   Settings,
   Storage,
@@ -115,6 +118,28 @@ export const useMoves = () =>
     queryKey: ["moves"],
     queryFn: ({ signal }) => get<Page<Move>>("moves", signal).then((page) => page.items),
     refetchInterval: (q) => (q.state.data?.some((m) => m.ended === null) ? 1000 : 10_000),
+  });
+
+/** `quiet`: where it may be that one may not see them, and then there are none. */
+export const useDesktopPoints = (desktop: string, quiet = false) =>
+  useQuery({
+    queryKey: ["restore-points", "desktop", desktop],
+    queryFn: ({ signal }) => get<RestorePoint[]>(`desktops/${desktop}/restore-points`, signal),
+    refetchInterval: (q) => (q.state.data?.some((p) => p.state === "taking") ? 1000 : 15_000),
+    ...(quiet ? { retry: false, refetchInterval: false as const, staleTime: 60_000 } : {}),
+  });
+
+export const useCoursePoints = (course: string) =>
+  useQuery({
+    queryKey: ["restore-points", "course", course],
+    queryFn: ({ signal }) => get<CoursePoints>(`courses/${course}/restore-points`, signal),
+    refetchInterval: (q) => (q.state.data && (q.state.data.restoring > 0 || q.state.data.batches.some((b) => b.taking > 0)) ? 1000 : 15_000),
+  });
+
+export const usePointSchedule = (course: string) =>
+  useQuery({
+    queryKey: ["restore-points", "schedule", course],
+    queryFn: ({ signal }) => get<PointSchedule>(`courses/${course}/point-schedule`, signal),
   });
 
 export const useStorage = () =>

@@ -177,6 +177,12 @@ export function startMock(port = 0) {
     ["PUT", "courses/:id/roster", (p, b) => rosterChange(p.id, b, true)],
     ["PUT", "courses/:id/members/:user", (p, b) => { const m = s.members.find((x) => x.course === p.id && x.user === p.user); if (m) m.role = b.role; else s.members.push({ course: p.id, user: p.user, role: b.role }); }],
     ["DELETE", "courses/:id/members/:user", (p) => void (s.members = s.members.filter((m) => !(m.course === p.id && m.user === p.user)))],
+    ["GET", "desktops/:id/restore-points", () => []],
+    ["GET", "courses/:id/restore-points", () => ({ batches: [{ batch: "b-2", origin: "asked", note: "Before exercise 3", taken: Date.now() - 300_000, ready: 20, taking: 0, failed: 0, message: "", bytes: 340_000_000 }, { batch: "b-1", origin: "scheduled", note: "", taken: Date.now() - 900_000, ready: 19, taking: 0, failed: 1, message: "nothing is heard of its host, so it may still run there: see to the host first", bytes: 310_000_000 }], undo: 0, restoring: 0 })],
+    ["GET", "courses/:id/point-schedule", () => ({ every_min: 10, keep_last: 6, keep_hourly: 4, own_restore: false })],
+    ["PUT", "courses/:id/point-schedule", (_, b) => b],
+    ["POST", "courses/:id/restore-points", (p) => operate("course.take-point", `course/${p.id}`, find(s.courses, p.id, "course").name, s.desktops.filter((d) => d.course === p.id && d.phase === "running"), () => {})],
+    ["POST", "courses/:id/restore", (p) => operate("course.restore", `course/${p.id}`, find(s.courses, p.id, "course").name, s.desktops.filter((d) => d.course === p.id), orders.reset)],
     ["POST", "courses/:id/hand-out", (p) => operate("course.hand-out", `course/${p.id}`, find(s.courses, p.id, "course").name, s.desktops.filter((d) => d.course === p.id), orders.reset)],
     ["POST", "courses/:id/:order", (p, b) => {
       const c = find(s.courses, p.id, "course");

@@ -94,14 +94,16 @@ fn course_of(d: &Desktop) -> Result<&CourseId, ApiFailure> {
     }
 }
 
-/// A desktop whose points the actor may see and go back to: staff of its course, or its person where the
-/// course says so.
+/// Whether the actor may see the points of this desktop and go back to them: staff of its course, or its
+/// person where the course says so.
+async fn sees(app: &App, actor: &Actor, d: &Desktop) -> Result<bool, ApiFailure> {
+    let staff = actor.require_desktop(app, d).await? == Access::Staff;
+    Ok(staff || rows::schedule(&app.store, course_of(d)?).await?.own_restore)
+}
+
 async fn may_restore(app: &App, actor: &Actor, id: &DesktopId) -> Result<Desktop, ApiFailure> {
     let d = super::desktops::mine(app, actor, id).await?;
-    let course = course_of(&d)?;
-    if actor.require_desktop(app, &d).await? == Access::Own
-        && !rows::schedule(&app.store, course).await?.own_restore
-    {
+    if !sees(app, actor, &d).await? {
         return Err(ApiFailure::forbidden(
             "in this course only teachers restore desktops: ask yours",
         ));
@@ -141,7 +143,11 @@ async fn list(
     actor: Actor,
     Path(id): Path<DesktopId>,
 ) -> Result<Json<Vec<RestorePoint>>, ApiFailure> {
-    may_restore(&app, &actor, &id).await?;
+    let d = super::desktops::mine(&app, &actor, &id).await?;
+    // What its person may not go back to is not there.
+    if !sees(&app, &actor, &d).await? {
+        return Ok(Json(Vec::new()));
+    }
     let name = user_name(&app, &id).await?;
     let points = rows::of_desktop(&app.store, &id).await?;
     Ok(Json(

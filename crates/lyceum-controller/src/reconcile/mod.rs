@@ -12,6 +12,8 @@
 //! | [`samples`] | what was measured, in the store |
 //! | [`power`] | hosts on and off |
 //! | [`allocation`] | plans, made and carried out |
+//! | [`restore_points`] | points that were asked for, desktops back at theirs |
+//! | [`point_schedule`] | points that courses' schedules ask for, and no more than they keep |
 //! | [`prepare`] | releases verified on every host before they are asked for |
 //! | [`pressure`] | room on a host that runs out of real memory |
 //! | [`sweep`] | nothing is left on the tiers that no row names |

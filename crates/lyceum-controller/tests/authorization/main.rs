@@ -360,6 +360,9 @@ async fn who_is_taken_off_the_roster_loses_the_desktop_at_once() {
 #[tokio::test]
 async fn students_restore_their_own_desktops_where_the_course_lets_them() {
     let world = World::new().await;
+    let list = "/desktops/desktop-a/restore-points";
+    let none = world.ask(Who::Student, "GET", list, None).await;
+    assert_eq!(none.text, "[]", "there are points, and they are not the student's to see");
     let body = json!({"every_min": 0, "keep_last": 6, "keep_hourly": 0, "own_restore": true});
     let path = "/courses/course-a/point-schedule";
     let set = world.ask(Who::Teacher, "PUT", path, Some(&body)).await;

@@ -116,7 +116,7 @@ pub fn table() -> Vec<Row> {
         with(row("POST", "/courses/{id}/suspend", "/courses/course-a/suspend", STAFF), json!({"users": null})),
         with(row("POST", "/courses/{id}/reset", "/courses/course-a/reset", STAFF), json!({"users": null})),
         with(row("POST", "/courses/{id}/hand-out", "/courses/course-a/hand-out", STAFF), json!({"desktop": "desktop-t", "users": null})),
-        row("GET", "/desktops/{id}/restore-points", "/desktops/desktop-a/restore-points", STAFF),
+        row("GET", "/desktops/{id}/restore-points", "/desktops/desktop-a/restore-points", MEMBERS),
         with(row("POST", "/desktops/{id}/restore-points", "/desktops/desktop-a/restore-points", STAFF), json!({"note": "x"})),
         with(row("POST", "/desktops/{id}/restore", "/desktops/desktop-a/restore", STAFF), json!({"point": "point-a"})),
         row("POST", "/desktops/{id}/undo-restore", "/desktops/desktop-a/undo-restore", STAFF),

@@ -6,6 +6,7 @@
 
 mod console;
 mod moves;
+mod restore_points;
 mod world;
 
 use serde_json::{Value, json};

@@ -144,7 +144,7 @@ impl Classroom {
         room
     }
 
-    fn path(&self, sub: &str) -> PathBuf {
+    pub fn path(&self, sub: &str) -> PathBuf {
         self.dir.path().join(sub)
     }
 
@@ -268,7 +268,7 @@ impl Classroom {
         self.controller.take().unwrap().shutdown_background();
     }
 
-    fn store(&self) -> Store {
+    pub fn store(&self) -> Store {
         let url = self.store_url.clone().unwrap_or_else(|| {
             format!(
                 "sqlite:{}",
@@ -585,6 +585,20 @@ impl Classroom {
                 .unwrap();
         });
         self.storage = Some(runtime);
+    }
+
+    pub fn release(&self) -> ReleaseId {
+        self.release.clone()
+    }
+
+    /// As `kill -9` of the file server, and another start.
+    pub fn restart_storage(&mut self) {
+        // Its locks are given up when its tasks are gone.
+        self.storage
+            .take()
+            .unwrap()
+            .shutdown_timeout(Duration::from_secs(5));
+        self.start_storage();
     }
 
     pub fn flip_a_byte_of_the_release(&self) {

@@ -19,6 +19,7 @@ mod moves;
 mod net;
 mod record;
 mod reset;
+mod restore;
 mod stats;
 mod storm;
 pub mod tools;
@@ -38,6 +39,8 @@ pub enum BenchCommand {
     Reset(reset::Args),
     /// Move a running desktop from host to host, as a delta and by live migration
     Move(moves::Args),
+    /// Restore points of one desktop: pause and size; and of a class: until the last is back
+    Restore(restore::Args),
     /// TCP between two machines, both ways (iperf3)
     Net(net::Args),
     /// Reads and writes of this machine's disks by block size (fio)
@@ -93,6 +96,7 @@ pub async fn run(
         BenchCommand::ClassStart(args) => class_start::run(&ctx()?, args).await,
         BenchCommand::Reset(args) => reset::run(&ctx()?, args).await,
         BenchCommand::Move(args) => moves::run(&ctx()?, args).await,
+        BenchCommand::Restore(args) => restore::run(&ctx()?, args).await,
         BenchCommand::Net(args) => net::run(args, json).await,
         BenchCommand::Disk(args) => files::run(args, false, json).await,
         BenchCommand::Nfs(args) => files::run(args, true, json).await,

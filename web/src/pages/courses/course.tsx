@@ -4,11 +4,12 @@ import { useWords } from "../../i18n";
 import { sizeText } from "../../lib/format";
 import { Notice } from "../../ui/controls";
 import { Loaded, PageHead } from "../../ui/pieces";
+import { ClassPoints } from "../restore-points/class-points";
 import { ClassView, MyDesktop } from "./class";
 import { CourseSettings } from "./course-settings";
 import { Roster } from "./roster";
 
-export type CourseTab = "class" | "roster" | "settings";
+export type CourseTab = "class" | "roster" | "points" | "settings";
 
 export function CoursePage({ id, tab }: { id: string; tab: CourseTab }) {
   const { t } = useWords();
@@ -22,6 +23,7 @@ export function CoursePage({ id, tab }: { id: string; tab: CourseTab }) {
         const tabs: [CourseTab, string, string][] = [
           ["class", t.courses.tabs.class, `/courses/${id}`],
           ["roster", t.courses.tabs.roster, `/courses/${id}/roster`],
+          ["points", t.courses.tabs.points, `/courses/${id}/points`],
           ["settings", t.courses.tabs.settings, `/courses/${id}/settings`],
         ];
         return (
@@ -44,6 +46,7 @@ export function CoursePage({ id, tab }: { id: string; tab: CourseTab }) {
             )}
             {tab === "class" && <ClassView course={course} />}
             {tab === "roster" && <Roster course={course} />}
+            {tab === "points" && <ClassPoints course={course} />}
             {tab === "settings" && <CourseSettings key={course.id} course={course} />}
           </>
         );

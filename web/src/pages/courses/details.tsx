@@ -7,6 +7,7 @@ import { startedByText } from "../../lib/phase";
 import { Badge, LinkButton, Notice, PhaseBadge } from "../../ui/controls";
 import { Dialog } from "../../ui/dialog";
 import { Facts, Loaded } from "../../ui/pieces";
+import { DesktopPoints } from "../restore-points/desktop-points";
 
 export function DesktopDetails({ desktop: d, onClose }: { desktop: Desktop; onClose: () => void }) {
   const { t, locale } = useWords();
@@ -38,6 +39,12 @@ export function DesktopDetails({ desktop: d, onClose }: { desktop: Desktop; onCl
             typeof d.delta_bytes === "number" && [t.desktop.saved, typeof d.suspend_ms === "number" ? t.desktop.savedIn(bytes(d.delta_bytes), seconds(d.suspend_ms, t)) : bytes(d.delta_bytes)],
           ]}
         />
+        {d.id && (
+          <>
+            <h3>{t.points.title}</h3>
+            <DesktopPoints desktop={d} staff />
+          </>
+        )}
         <h3>{t.desktop.history}</h3>
         <Loaded query={history} rows={1}>
           {(h) =>

@@ -1,4 +1,6 @@
 // One desktop of one's own.
+import { useState } from "react";
+import { useDesktopPoints } from "../../api/queries";
 import type { Desktop, Phase } from "../../api/types";
 import { useWords } from "../../i18n";
 import { allowed, isMoving, phaseSentence, startedByText, toneOf } from "../../lib/phase";
@@ -6,6 +8,7 @@ import { sizeText } from "../../lib/format";
 import { Button, LinkButton, Notice, PhaseBadge, Tag } from "../../ui/controls";
 import { Icon, type IconName } from "../../ui/icons";
 import { Menu, Progress, type MenuItem } from "../../ui/pieces";
+import { DesktopPointsDialog } from "../restore-points/desktop-points";
 import { useDesktopOrders } from "./orders";
 
 /** What the little screen shows when there is no picture on it. */
@@ -26,7 +29,12 @@ export function DesktopCard({ desktop }: { desktop: Desktop }) {
   const moving = isMoving(desktop.phase);
   const how = startedByText(desktop, t);
 
+  // Where the course lets its students go back.
+  const points = useDesktopPoints(desktop.id, true);
+  const [goingBack, setGoingBack] = useState(false);
+
   const more: MenuItem[] = [
+    ...(points.data && points.data.length > 0 ? [{ label: t.points.goBack, icon: "back" as const, onSelect: () => setGoingBack(true) }] : []),
     ...(can.suspend ? [{ label: t.desktop.suspend, icon: "suspend" as const, onSelect: orders.suspend }] : []),
     ...(can.stop
       ? [{ label: desktop.phase === "suspended" ? t.desktop.discardSaved : t.desktop.stop, icon: "stop" as const, onSelect: () => void orders.stop() }]
@@ -87,6 +95,7 @@ export function DesktopCard({ desktop }: { desktop: Desktop }) {
           )}
           {more.length > 0 && <Menu label={t.common.more} items={more} />}
         </div>
+        {goingBack && <DesktopPointsDialog desktop={desktop} onClose={() => setGoingBack(false)} />}
         <p className="desktop-foot">
           <Tag title={desktop.persistence === "throwaway" ? t.desktop.throwawayHint : t.desktop.persistentHint}>
             {desktop.persistence === "throwaway" ? t.desktop.throwaway : t.desktop.persistent}
