@@ -44,6 +44,8 @@ pub struct Inner {
     pub tickets: crate::console::Tickets,
     /// One-time passwords for native viewers.
     pub native: crate::console::native::NativePasswords,
+    /// What hosts and the gateway did last about courses' networks.
+    pub networks: crate::network::Networks,
     /// Where native viewers connect; set when it listens.
     pub native_port: OnceLock<u16>,
     /// Passwords and sessions of SPICE clients.
@@ -126,6 +128,7 @@ impl App {
             limits: SignInLimits::default(),
             tickets: crate::console::Tickets::default(),
             native: crate::console::native::NativePasswords::default(),
+            networks: Default::default(),
             native_port: OnceLock::new(),
             spice: Default::default(),
             spice_port: OnceLock::new(),

@@ -1,7 +1,9 @@
 //! How a controller is set up. What can be changed while it runs is not here but in
 //! [`lyceum_api::Settings`], in the store.
 
-use std::net::SocketAddr;
+use lyceum_net::Net;
+use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 /// Name of the local socket in the state directory.
@@ -51,6 +53,37 @@ impl PublicTls {
 pub enum PublicTls {
     /// Plain HTTP on loopback, else a certificate of the classroom's own CA.
     #[default]
+    /// Courses' networks; `None`: desktops get QEMU's user network, each alone, and every port is open to all.
+    pub network: Option<NetworkConfig>,
+    /// Proxies of the school: of their requests the header `X-Forwarded-For` says where they come from. Nobody
+    /// else's is looked at.
+    pub trusted_proxies: Vec<Net>,
+    /// What time it is.
+    pub clock: Clock,
+}
+
+/// Set-up of courses' networks. `lyceum gateway` on the controller's machine brings them about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkConfig {
+    /// The gateway's address in the network between the machines; absent: courses have no segments, but the
+    /// doors to the ports for native viewers are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<IpAddr>,
+    /// IPv4 range of all segments: /22 each.
+    #[serde(default = "segments")]
+    pub segments: Net,
+    /// Networks that desktops never reach: those of the classroom's machines.
+    #[serde(default)]
+    pub protected: Vec<Net>,
+    /// Name servers outside; absent: those of the controller's machine.
+    #[serde(default)]
+    pub name_servers: Vec<IpAddr>,
+}
+
+fn segments() -> Net {
+    let first = IpAddr::from([10, 128, 0, 0]);
+    Net::new(first, 9).unwrap_or_else(|| Net::single(first))
     Auto,
     /// A certificate of the classroom's own CA.
     Own,
@@ -94,6 +127,9 @@ impl ControllerConfig {
 
     /// Whether browsers speak TLS with it.
     pub fn serves_tls(&self) -> bool {
+            network: None,
+            trusted_proxies: Vec::new(),
+            clock: Clock::default(),
         match self.tls {
             PublicTls::Auto => !self.listen.ip().is_loopback(),
             PublicTls::Own | PublicTls::Files { .. } => true,

@@ -18,6 +18,7 @@ pub mod first_admin;
 pub mod gather;
 pub mod housekeeping;
 pub mod live;
+pub mod network;
 pub mod orders;
 pub mod power;
 pub mod reads;
@@ -26,5 +27,5 @@ pub mod roster;
 pub mod server;
 
 pub use app::{App, StartError};
-pub use config::{ControllerConfig, PublicTls};
+pub use config::{ControllerConfig, NetworkConfig, PublicTls};
 pub use server::{Controller, run};

@@ -110,8 +110,11 @@ pub fn render(wanted: &GatewayNetwork, learned: &Learned) -> String {
     if let Some(own) = wanted.address {
         underlay(&mut out, own);
     }
-    if let Some(port) = wanted.native_port {
+    let ports: BTreeSet<u16> = wanted.native_ports.iter().copied().collect();
+    if !ports.is_empty() {
         out.rule("iifname \"lo\" accept");
+    }
+    for port in ports {
         out.rule(format_args!("tcp dport {port} ip saddr @doors4 accept"));
         out.rule(format_args!("tcp dport {port} ip6 saddr @doors6 accept"));
         out.rule(format_args!("tcp dport {port} drop"));

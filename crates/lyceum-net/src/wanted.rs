@@ -174,8 +174,8 @@ pub struct GatewayNetwork {
     pub upstreams: Vec<IpAddr>,
     /// Courses with a segment.
     pub courses: Vec<Course>,
-    /// The port for native viewers, closed but for [`doors`](GatewayNetwork::doors); `None`: there is none.
-    pub native_port: Option<u16>,
-    /// Who may connect to it.
+    /// The ports for native viewers, closed but for [`doors`](GatewayNetwork::doors).
+    pub native_ports: Vec<u16>,
+    /// Who may connect to them.
     pub doors: Vec<Door>,
 }

@@ -104,7 +104,7 @@ fn gateway_network() -> GatewayNetwork {
             ),
             course(1, Internet::On, &[]),
         ],
-        native_port: Some(8473),
+        native_ports: vec![8473],
         doors: vec![
             door(2, "198.51.100.7"),
             door(1, "198.51.100.7"),
@@ -192,7 +192,7 @@ fn rulesets_are_as_they_were_looked_at_and_nft_takes_them() {
     nft_check(&host::render(&none));
     let none = GatewayNetwork {
         address: None,
-        native_port: None,
+        native_ports: Vec::new(),
         doors: Vec::new(),
         ..gateway_network()
     };

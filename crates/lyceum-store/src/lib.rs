@@ -18,6 +18,7 @@ pub mod drafts;
 pub mod energy;
 pub mod images;
 pub mod moves;
+pub mod networks;
 pub mod one_time;
 pub mod operations;
 pub mod plans;

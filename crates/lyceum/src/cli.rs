@@ -2,8 +2,8 @@
 
 use crate::bench;
 use crate::commands::{
-    audit, course, desktop, host, image, login, operation, plan, restore_point, session, settings,
-    sim, storage, user,
+    audit, course, desktop, host, image, login, network, operation, plan, restore_point, session,
+    settings, sim, storage, timetable, user,
 };
 use crate::doctor::DoctorArgs;
 use crate::exit;
@@ -77,6 +77,11 @@ pub enum Command {
     Storage(StorageArgs),
     /// Run a controller
     Controller(PartArgs),
+    /// Run the gateway of courses' networks, as root on the controller's machine
+    Gateway(crate::gateway::GatewayArgs),
+    /// Courses' networks: what desktops reach, examinations, the gateway
+    #[command(subcommand)]
+    Network(network::NetworkCommand),
     /// Measure what the classroom that runs reaches
     #[command(subcommand)]
     Bench(bench::BenchCommand),

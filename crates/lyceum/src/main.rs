@@ -12,6 +12,7 @@ mod context;
 mod doctor;
 mod exit;
 mod format;
+mod gateway;
 mod parts;
 mod place;
 mod resolve;
@@ -115,6 +116,9 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Plan(args) => commands::plan::run(&args, global.json()),
         Command::Sim(args) => commands::sim::run(&args, global.json()),
+        Command::Gateway(args) => gateway::run(&context(global)?, args).await,
+        Command::Network(command) => commands::network::run(&context(global)?, command).await,
+        Command::Timetable(command) => commands::timetable::run(&context(global)?, command).await,
         Command::User(command) => commands::user::run(&context(global)?, command).await,
         Command::Operation(command) => commands::operation::run(&context(global)?, command).await,
         Command::Audit(args) => commands::audit::run(&context(global)?, args).await,

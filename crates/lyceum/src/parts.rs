@@ -45,6 +45,12 @@ pub struct ControllerFile {
     /// Programs with their arguments that bring hosts up, by name; `{host}` stands for the host's.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub power_commands: BTreeMap<String, Vec<String>>,
+    /// Courses' networks; absent: desktops get QEMU's user network, each alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<lyceum_controller::NetworkConfig>,
+    /// Proxies whose `X-Forwarded-For` is believed; absent: nobody's is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trusted_proxies: Vec<lyceum_net::Net>,
     /// TLS towards browsers: absent: plain on loopback, else a certificate of the classroom's own CA.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsFile>,
@@ -76,6 +82,9 @@ impl From<ControllerFile> for ControllerConfig {
             native_listen: file.native_listen,
             spice_listen: file.spice_listen,
             power_commands: file.power_commands,
+            network: file.network,
+            trusted_proxies: file.trusted_proxies,
+            clock: Default::default(),
         }
     }
 }
@@ -146,7 +155,7 @@ fn load<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
 }
 
 /// Log lines on standard error; `LYCEUM_LOG` chooses which (as in `info,lyceum_host=debug`).
-fn log() {
+pub(crate) fn log() {
     use std::io::IsTerminal;
     let filter = tracing_subscriber::EnvFilter::try_from_env("LYCEUM_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
@@ -158,7 +167,7 @@ fn log() {
 }
 
 /// Cancelled by SIGTERM or Ctrl-C.
-fn until_told() -> anyhow::Result<CancellationToken> {
+pub(crate) fn until_told() -> anyhow::Result<CancellationToken> {
     let token = CancellationToken::new();
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;

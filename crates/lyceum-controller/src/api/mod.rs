@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod moves;
 pub mod operations;
 pub mod page;
+pub mod networks;
 pub mod plans;
 pub mod power;
 pub mod releases;
@@ -55,6 +56,7 @@ fn resources() -> OpenApiRouter<App> {
         .merge(moves::routes())
         .merge(plans::routes())
         .merge(power::routes())
+        .merge(networks::routes())
         .merge(samples::routes())
         .merge(events::routes())
         .merge(desktops::routes())
@@ -217,7 +219,8 @@ pub fn router(app: App) -> Router {
 
 /// Refuses requests that another site made a browser send: changing ones and WebSockets
 /// whose `Origin` or `Host` is not us. Answers nothing to say to caches.
-async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
+async fn guard(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    through_proxy(&app, &mut request);
     let from_socket = request.extensions().get::<Origin>() == Some(&Origin::Socket);
     let matters = auth::changes_something(request.method())
         || request.headers().contains_key(header::UPGRADE);
@@ -240,6 +243,25 @@ async fn guard(State(app): State<App>, request: Request, next: Next) -> Response
 }
 
 fn check_site(app: &App, request: &Request) -> Result<(), ApiFailure> {
+}
+
+/// Puts the address in place that a proxy of the school passed the request on for.
+fn through_proxy(app: &App, request: &mut Request) {
+    let trusted = &app.config.trusted_proxies;
+    let Some(Origin::Network(peer)) = request.extensions().get::<Origin>().copied() else {
+        return;
+    };
+    if trusted.is_empty() {
+        return;
+    }
+    let said: Vec<&str> = request
+        .headers()
+        .get_all("x-forwarded-for")
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .collect();
+    let from = crate::network::forwarded(&said.join(","), peer, trusted);
+    request.extensions_mut().insert(Origin::Network(from));
     // HTTP/2 has it in the address instead of a header.
     let host = request
         .uri()

@@ -260,6 +260,11 @@ impl FromRequestParts<App> for Actor {
                 ));
             }
         }
+        if app.config.network.is_some()
+            && let Origin::Network(from) = origin
+        {
+            app.networks.seen(&known.session.id, from, app.now());
+        }
         Ok(Actor::person(known, origin))
     }
 }

@@ -334,7 +334,16 @@ async fn run_request(
     };
     let request = request_for(d, disk, start, u64::from(seconds) * 1000);
     let spice = serves_spice(app, d).await?;
-    Ok(request.map(|request| RunRequest { spice, ..request }))
+    let plug = match &d.host {
+        Some(host) => crate::network::plug(app, d, host).await?,
+        None => None,
+    };
+    Ok(request.map(|mut request| {
+        if let Some(nic) = &mut request.nic {
+            nic.plug = plug;
+        }
+        RunRequest { spice, ..request }
+    }))
 }
 
 /// Whether the desktop is to serve SPICE as well.

@@ -9,6 +9,9 @@
 //! | [`watch`] | what hosts observe, into the store |
 //! | [`hand_out`] | the capture before a hand-out |
 //! | [`moves`] | running desktops on other hosts, hosts that are emptied |
+//! | [`networks`] | what hosts know of courses' networks |
+//! | [`restore_points`] | points that were asked for, desktops back at theirs |
+//! | [`point_schedule`] | points that courses' schedules ask for, and no more than they keep |
 //! | [`samples`] | what was measured, in the store |
 //! | [`power`] | hosts on and off |
 //! | [`allocation`] | plans, made and carried out |
@@ -21,6 +24,7 @@
 pub mod act;
 pub mod allocation;
 pub mod hand_out;
+pub mod networks;
 pub mod moves;
 pub mod observe;
 pub mod point_schedule;
@@ -51,6 +55,7 @@ pub fn spawn(app: &App) -> JoinSet<()> {
     set.spawn(watch::run(app.clone()));
     set.spawn(hand_out::run(app.clone()));
     set.spawn(moves::run(app.clone()));
+    set.spawn(networks::run(app.clone()));
     set.spawn(restore_points::run(app.clone()));
     set.spawn(point_schedule::run(app.clone()));
     set.spawn(prepare::run(app.clone()));

@@ -272,6 +272,16 @@ async fn arrival(
         Err(why) => return Ok(Err(why)),
     };
     request.generation = m.generation;
+    let there = crate::network::plug(app, d, &m.to).await?;
+    if there.is_some() != crate::network::plug(app, d, &m.from).await?.is_some() {
+        return Ok(Err(format!(
+            "only one of {} and {} takes part in courses' networks: a running desktop needs the same on both",
+            m.from, m.to
+        )));
+    }
+    if let Some(nic) = &mut request.nic {
+        nic.plug = there;
+    }
     request.spice = super::act::serves_spice(app, d).await?;
     request.ready_timeout_ms = limit(&settings).as_millis() as u64 + 30_000;
     Ok(Ok(request))

@@ -243,7 +243,7 @@ impl World {
                 ],
                 upstreams: vec![[198, 51, 100, 80].into()],
                 courses: Vec::new(),
-                native_port: Some(NATIVE),
+                native_ports: vec![NATIVE],
                 doors: Vec::new(),
             },
             dir,

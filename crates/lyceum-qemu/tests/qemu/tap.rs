@@ -101,7 +101,7 @@ async fn a_guest_in_its_courses_network() {
                 name: lyceum_model::Hostname::from_text("ann", ""),
             }],
         }],
-        native_port: None,
+        native_ports: Vec::new(),
         doors: Vec::new(),
     };
     gateway.apply(&gateway_network).await.expect("gateway");

@@ -7,6 +7,7 @@ pub mod host;
 pub mod image;
 pub mod import;
 pub mod login;
+pub mod network;
 pub mod operation;
 pub mod plan;
 pub mod restore_point;

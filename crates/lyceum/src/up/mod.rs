@@ -264,6 +264,8 @@ async fn begin(
         agent_url: None,
         native_listen: Some(addresses.native),
         spice_listen: Some(addresses.spice),
+        network: None,
+        trusted_proxies: Vec::new(),
         tls: None,
         power_commands: Default::default(),
     };
