@@ -7,14 +7,16 @@ use crate::known::{Known, KnownStore};
 use crate::moves::Moves;
 use crate::observe::Observatory;
 use crate::releases::Releases;
+use crate::replica::{Need, Replica};
 use crate::seal::Seals;
 use crate::tiers::Tiers;
 use lyceum_hypervisor::{Hypervisor, Instance};
-use lyceum_model::{Accelerator, DesktopId, Generation, Platform};
+use lyceum_model::{Accelerator, DesktopId, Generation, Platform, ReleaseId, ReleaseManifest};
 use lyceum_proto::ErrorBody;
 use lyceum_proto::host::HostFacts;
 use lyceum_wire::Renewing;
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -27,15 +29,16 @@ pub(crate) struct Agent {
     pub(crate) platform: Platform,
     pub(crate) tiers: Tiers,
     pub(crate) releases: Arc<Releases>,
+    pub(crate) replica: Option<Arc<Replica>>,
     pub(crate) known: KnownStore,
     pub(crate) observatory: Observatory,
     pub(crate) seals: Seals,
     pub(crate) moves: Moves,
     pub(crate) identity: Renewing,
+    pub(crate) network: crate::network::Network,
     /// Where other hosts send their desktops, when that is an address of its own.
     pub(crate) migration_url: Option<String>,
     pub(crate) consoles: Consoles,
-    pub(crate) network: crate::network::Network,
     pub(crate) going_off: crate::power::GoingOff,
     /// Memory that desktops may use, MiB.
     pub(crate) memory_mib: u64,
@@ -58,32 +61,34 @@ impl Agent {
         config: HostConfig,
         hypervisor: Arc<dyn Hypervisor>,
         releases: Releases,
+        replica: Option<Arc<Replica>>,
         known: KnownStore,
         seals: Seals,
         identity: Renewing,
         migration_url: Option<String>,
+        network: crate::network::Network,
         memory_mib: u64,
         shutdown: CancellationToken,
         kill: CancellationToken,
     ) -> Arc<Agent> {
-        network: crate::network::Network,
         let slots = config.starts_at_once();
         Arc::new(Agent {
             tiers: Tiers::new(&config),
             platform: hypervisor.platform(),
             hypervisor,
             releases: Arc::new(releases),
+            replica,
             known,
             observatory: Observatory::new(crate::load::unmeasured(memory_mib)),
             seals,
             moves: Moves::new(config.moves),
             identity,
+            network,
             migration_url,
             consoles: Consoles::default(),
             going_off: Default::default(),
             memory_mib,
             shutdown,
-            network,
             kill,
             tasks: TaskTracker::new(),
             warm_slots: Arc::new(Semaphore::new(slots)),
@@ -224,6 +229,54 @@ impl Agent {
         }
     }
 
+    /// A release's folder and manifest, every byte of it verified: on this host's own disk if it
+    /// is complete there, else on the file server's tier.
+    pub(crate) async fn release(
+        self: &Arc<Self>,
+        id: &ReleaseId,
+    ) -> Result<(PathBuf, Arc<ReleaseManifest>), ErrorBody> {
+        if let Some(replica) = &self.replica
+            && let Some(found) = replica.verified(id).await
+        {
+            return Ok(found);
+        }
+        let folder = self.tiers.release(id);
+        let manifest = self.releases.verified(id, folder.clone()).await?;
+        if let Some(replica) = &self.replica
+            && replica.wants(id)
+        {
+            // For the next time; nobody waits for it.
+            let (agent, id) = (self.clone(), id.clone());
+            self.spawn(async move { agent.replicate(&id, Need::Used).await });
+        }
+        Ok((folder, manifest))
+    }
+
+    /// Copies a release to this host's own disk, where there is one, and waits until it is there.
+    /// When it can't be, desktops use the file server's.
+    pub(crate) async fn replicate(self: &Arc<Self>, id: &ReleaseId, need: Need) {
+        let Some(replica) = self.replica.clone() else {
+            return;
+        };
+        let from = self.tiers.release(id);
+        let running: HashSet<ReleaseId> = self
+            .instances()
+            .iter()
+            .filter_map(|(_, machine)| {
+                let base = machine.request().disk.base.clone()?;
+                base.parent()?.file_name()?.to_str()?.parse().ok()
+            })
+            .collect();
+        let wanted = id.clone();
+        let filled =
+            tokio::task::spawn_blocking(move || replica.fill(&wanted, &from, need, &running));
+        match filled.await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => tracing::warn!(release = %id, "{e}"),
+            Err(e) => tracing::warn!(release = %id, "copying it broke off: {e}"),
+        }
+    }
+
     /// What this host is.
     pub(crate) fn facts(&self) -> HostFacts {
         let warnings = match self.platform.accelerator {
@@ -240,7 +293,9 @@ impl Agent {
             cpus: crate::config::cpus(),
             load: self.observatory.load(),
             migration_url: self.migration_url.clone(),
+            network: self.network.facts(),
             tiers: self.tiers.identity(),
+            replica: self.replica.as_ref().map(|r| r.facts()),
             can_power_off: self.config.power_off.is_some(),
             cores: Some(
                 crate::cores::cores().map_or(f64::from(crate::config::cpus()), |c| c.limit),
@@ -248,4 +303,3 @@ impl Agent {
         }
     }
 }
-            network: self.network.facts(),

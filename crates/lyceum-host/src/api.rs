@@ -51,8 +51,8 @@ pub(crate) fn router(agent: Arc<Agent>) -> Router {
         .route("/v1/seals/{draft}", put(seal).delete(end_seal))
         .route("/v1/deltas/{id}/verify", post(verify_delta))
         .route("/v1/releases/{id}/prepare", post(prepare))
-        .route("/v1/desktops/{id}/memory", get(memory))
         .route("/v1/network", put(network))
+        .route("/v1/desktops/{id}/memory", get(memory))
         .route("/v1/desktops/{id}/move", post(move_away))
         .route("/v1/desktops/{id}/move/cancel", post(cancel_move))
         .merge(crate::power::routes())
@@ -75,7 +75,6 @@ async fn controller_only(request: Request, next: axum::middleware::Next) -> Resp
     }
 }
 
-async fn memory(State(agent): Agents, Path(id): Path<DesktopId>) -> Answer<DesktopMemory> {
 async fn network(
     State(agent): Agents,
     Json(request): Json<NetworkRequest>,
@@ -85,6 +84,7 @@ async fn network(
     Ok(Json(agent.network.facts()))
 }
 
+async fn memory(State(agent): Agents, Path(id): Path<DesktopId>) -> Answer<DesktopMemory> {
     let machine = machine(&agent, &id)?;
     let own_bytes = machine.own_bytes().await.map_err(failed)?;
     let pss_kib = machine.usage().await.map_err(failed)?.pss_kib;
@@ -193,8 +193,7 @@ async fn run(
             }
             _ => agent.has_memory()?,
         }
-        let folder = agent.tiers.release(release);
-        agent.releases.verified(release, folder).await?;
+        agent.release(release).await?;
     }
     desktop
         .ask(|reply| Command::Run(Box::new(request), asked, reply))
@@ -362,8 +361,17 @@ async fn verify_delta(
 
 async fn prepare(State(agent): Agents, Path(release): Path<ReleaseId>) -> Answer<()> {
     agent.tiers.check()?;
-    let folder = agent.tiers.release(&release);
-    agent.releases.verified(&release, folder).await?;
+    // Goes on when nobody waits for the answer any more.
+    let filling = {
+        let (agent, release) = (agent.clone(), release.clone());
+        agent.tasks.clone().spawn(async move {
+            agent
+                .replicate(&release, crate::replica::Need::Prepared)
+                .await;
+        })
+    };
+    let _ = filling.await;
+    agent.release(&release).await?;
     Ok(Json(()))
 }
 

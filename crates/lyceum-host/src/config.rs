@@ -26,6 +26,10 @@ pub struct HostConfig {
     pub fast: PathBuf,
     /// Mount point of the slow tier.
     pub slow: PathBuf,
+    /// Where releases are kept on a disk of this host; absent: nowhere, they are read from the
+    /// file server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replica: Option<crate::ReplicaConfig>,
     /// Memory that desktops may use, in MiB; absent: that of the machine less 2 GiB.
     #[serde(default)]
     pub memory_mib: Option<u64>,
@@ -53,13 +57,13 @@ pub struct HostConfig {
     /// User that machines run as and that owns their run directories; absent: the agent's own.
     #[serde(default)]
     pub user: Option<String>,
+    /// How it takes part in courses' networks; absent: desktops get QEMU's user network, and each is alone.
+    #[serde(default)]
+    pub network: Option<crate::NetworkConfig>,
     /// Machines are simulated: for trying out a classroom without guests.
     #[serde(default)]
     pub simulated: bool,
 }
-    /// How it takes part in courses' networks; absent: desktops get QEMU's user network, and each is alone.
-    #[serde(default)]
-    pub network: Option<crate::NetworkConfig>,
 
 fn cold_ready_ms() -> u64 {
     600_000
@@ -123,6 +127,15 @@ impl HostConfig {
                     path.display()
                 )));
             }
+        }
+        if let Some(replica) = &self.replica
+            && (!replica.dir.is_absolute() || replica.mib == 0)
+        {
+            return Err(HostError::Config(format!(
+                "[host.replica] has dir = {:?} and mib = {}: give an absolute path on an SSD of this host, and how much of it may be used",
+                replica.dir.display().to_string(),
+                replica.mib
+            )));
         }
         let length = self.run_dir.as_os_str().len();
         if length > RUN_DIR_MAX {

@@ -31,6 +31,7 @@ mod observe;
 mod power;
 mod queue;
 mod releases;
+mod replica;
 mod seal;
 mod spice;
 mod start;
@@ -40,10 +41,10 @@ mod tiers;
 mod traffic;
 
 pub use config::{HostConfig, Marks};
-pub use tiers::TIER_MARKER;
-
 pub use network::NetworkConfig;
 pub use replica::ReplicaConfig;
+pub use tiers::TIER_MARKER;
+
 use agent::Agent;
 use known::KnownStore;
 use lyceum_hypervisor::Hypervisor;
@@ -180,30 +181,43 @@ pub async fn run_on(
         .as_ref()
         .and_then(|l| l.local_addr().ok())
         .map(|a| format!("https://{a}"));
-    let agent = Agent::new(
-        config,
     let replica = match &config.replica {
         Some(replica) => Some(Arc::new(replica::Replica::open(replica, &state_dir).await?)),
         None => None,
     };
     let network = network::Network::open(config.network.as_ref(), &state_dir)?;
+    let agent = Agent::new(
+        config,
         hypervisor,
         releases::Releases::open(&state_dir)?,
+        replica,
         KnownStore::open(state_dir.join("desktops"))?,
         seal::Seals::open(state_dir.join("seals"))?,
         identity.clone(),
         migration_url,
+        network,
         memory_mib,
         shutdown.clone(),
         kill.clone(),
-        network,
     );
     agent
         .tiers
         .check()
         .map_err(|e| HostError::Tiers(e.message))?;
+    if let Some(replica) = agent.replica.clone() {
+        let (shutdown, kill) = (agent.shutdown.clone(), agent.kill.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = kill.cancelled() => {}
+            }
+            replica.stop();
+        });
+    }
     seal::recover(&agent).await?;
     adopt::all(&agent).await?;
+    agent.network.forget_gone(&agent);
+    agent.spawn(agent.network.clone().run(agent.clone()));
     load::Sampler::new().sample(&agent).await;
     {
         let (agent, sampled) = (agent.clone(), agent.clone());
@@ -217,8 +231,6 @@ pub async fn run_on(
         Some(listener) => {
             let (router, identity) = (api::arrivals(agent.clone()), identity.clone());
             let stop = shutdown.clone();
-    agent.network.forget_gone(&agent);
-    agent.spawn(agent.network.clone().run(agent.clone()));
             agent.spawn(async move {
                 let access = Access::Only(vec![PeerKind::Host]);
                 let served =

@@ -55,7 +55,8 @@ struct Entry {
 
 /// Verifies releases, each once.
 pub struct Releases {
-    state_dir: PathBuf,
+    /// Where it is noted what was verified.
+    notes: PathBuf,
     entries: Mutex<BTreeMap<ReleaseId, Arc<Entry>>>,
     /// Read at the start: verified before it.
     kept: Mutex<BTreeMap<ReleaseId, Stamps>>,
@@ -81,7 +82,12 @@ fn stamps(folder: &Path) -> Stamps {
 impl Releases {
     /// With what was verified before.
     pub fn open(state_dir: &Path) -> Result<Releases, HostError> {
-        let path = state_dir.join(CACHE_FILE);
+        Releases::open_as(state_dir, CACHE_FILE)
+    }
+
+    /// Those of another place, noted in another file.
+    pub fn open_as(state_dir: &Path, notes: &str) -> Result<Releases, HostError> {
+        let path = state_dir.join(notes);
         let kept = match std::fs::read(&path) {
             // Unreadable: everything is verified again, which is always right.
             Ok(text) => serde_json::from_slice(&text).unwrap_or_default(),
@@ -89,7 +95,7 @@ impl Releases {
             Err(e) => return Err(HostError::file("reading", &path, e)),
         };
         Ok(Releases {
-            state_dir: state_dir.to_owned(),
+            notes: path,
             entries: Mutex::new(BTreeMap::new()),
             kept: Mutex::new(kept),
             #[cfg(test)]
@@ -159,10 +165,10 @@ impl Releases {
     fn keep(&self, id: &ReleaseId, stamps: &Stamps) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.insert(id.clone(), stamps.clone());
-        let path = self.state_dir.join(CACHE_FILE);
+        let path = &self.notes;
         let written = serde_json::to_vec(&*kept)
             .map_err(std::io::Error::from)
-            .and_then(|text| write_atomically(&path, &text, 0o600));
+            .and_then(|text| write_atomically(path, &text, 0o600));
         if let Err(e) = written {
             tracing::warn!(
                 "{}: {e}; releases are verified again after a restart",
@@ -181,7 +187,7 @@ fn damaged(id: &ReleaseId, why: String) -> ErrorBody {
     }
 }
 
-fn read_manifest(id: &ReleaseId, folder: &Path) -> Result<ReleaseManifest, ErrorBody> {
+pub(crate) fn read_manifest(id: &ReleaseId, folder: &Path) -> Result<ReleaseManifest, ErrorBody> {
     let path = folder.join(layout::RELEASE_MANIFEST);
     let unreadable = |e: std::io::Error| ErrorBody {
         code: match e.kind() {

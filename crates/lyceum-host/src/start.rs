@@ -5,7 +5,7 @@ use crate::agent::Agent;
 use lyceum_hypervisor::{Identity, Nic, StartError, StartFrom, StartRequest};
 use lyceum_model::disk::layout;
 use lyceum_model::{DesktopId, DiskRef, MoveWay, Platform, ReleaseId};
-use lyceum_proto::host::{NicRequest, RunRequest, StartMode};
+use lyceum_proto::host::{RunRequest, StartMode};
 use lyceum_proto::{ErrorBody, code};
 use std::sync::Arc;
 use std::time::Duration;
@@ -137,13 +137,23 @@ pub(crate) async fn prepare(
         StartMode::Cold { cdrom, .. } => cdrom.as_ref(),
         _ => None,
     };
-    let disk = agent.tiers.disk(&run.disk, run.durability, cdrom)?;
-    let manifest = match release_of(&run) {
+    let mut disk = agent.tiers.disk(&run.disk, run.durability, cdrom)?;
+    let (folder, manifest) = match release_of(&run) {
         Some(release) => {
-            let folder = agent.tiers.release(release);
-            Some(agent.releases.verified(release, folder).await?)
+            let (folder, manifest) = agent.release(release).await?;
+            (Some(folder), Some(manifest))
         }
-        None => None,
+        None => (None, None),
+    };
+    if let (Some(folder), Some(base)) = (&folder, &mut disk.base) {
+        *base = folder.join(layout::RELEASE_DISK);
+    }
+    let sealed = |release: &ReleaseId| {
+        let folder = folder.clone();
+        crate::tiers::sealed(
+            release,
+            folder.unwrap_or_else(|| agent.tiers.release(release)),
+        )
     };
     let why_cold = manifest
         .as_ref()
@@ -157,26 +167,26 @@ pub(crate) async fn prepare(
     let (from, started_by, cold_reason) = match &run.start {
         StartMode::Fork { release } => match why_cold.clone() {
             None => {
-                let sealed = agent.tiers.sealed(release);
+                let sealed = sealed(release);
                 (StartFrom::Fork { sealed }, "fork", None)
             }
             why => (StartFrom::Cold, "cold", why),
         },
         StartMode::Resume { release, delta } => {
             needs_memory("the desktop can't be brought back here")?;
-            let (sealed, delta) = (agent.tiers.sealed(release), agent.tiers.delta(delta));
+            let (sealed, delta) = (sealed(release), agent.tiers.delta(delta));
             (StartFrom::Resume { sealed, delta }, "resume", None)
         }
         StartMode::HandOut { release, delta } => {
             needs_memory("the desktop can't be handed out here")?;
-            let (sealed, delta) = (agent.tiers.sealed(release), agent.tiers.delta(delta));
+            let (sealed, delta) = (sealed(release), agent.tiers.delta(delta));
             (StartFrom::HandOut { sealed, delta }, "hand_out", None)
         }
         StartMode::Arrive { release, way, .. } => {
             let sealed = match way {
                 MoveWay::Delta => {
                     needs_memory("the desktop can't be taken in here as a delta")?;
-                    Some(agent.tiers.sealed(release))
+                    Some(sealed(release))
                 }
                 MoveWay::Live => None,
             };
@@ -213,6 +223,10 @@ pub(crate) async fn prepare(
         cold_takes_longer(&agent, &mut prepared.request);
     }
     prepared.permit = agent.start_slot(started_by == "cold").await;
+    if let Some(nic) = run.nic {
+        let link = agent.network.link(&prepared.request.desktop, &nic).await?;
+        prepared.request.nic = Some(Nic { mac: nic.mac, link });
+    }
     Ok(prepared)
 }
 
@@ -223,10 +237,6 @@ fn cold_takes_longer(agent: &Agent, request: &mut StartRequest) {
 
 /// Starts it; boots it cold where a fork is not possible and that is allowed. Not to be dropped before it is done.
 pub(crate) async fn launch(
-    if let Some(nic) = run.nic {
-        let link = agent.network.link(&prepared.request.desktop, &nic).await?;
-        prepared.request.nic = Some(Nic { mac: nic.mac, link });
-    }
     agent: Arc<Agent>,
     mut prepared: Prepared,
 ) -> (

@@ -167,14 +167,9 @@ impl Tiers {
         self.fast.join(layout::release(release))
     }
 
-    /// Sealed memory of a release.
+    /// Sealed memory of a release on the file server's tier.
     pub fn sealed(&self, release: &ReleaseId) -> SealedFiles {
-        let folder = self.release(release);
-        SealedFiles {
-            release: release.clone(),
-            ram: folder.join(layout::RELEASE_RAM),
-            device_state: folder.join(layout::RELEASE_DEVICE_STATE),
-        }
+        sealed(release, self.release(release))
     }
 
     /// Folder of a delta.
@@ -226,6 +221,15 @@ impl Tiers {
             durability,
             cdrom,
         })
+    }
+}
+
+/// Sealed memory of a release in its folder.
+pub fn sealed(release: &ReleaseId, folder: PathBuf) -> SealedFiles {
+    SealedFiles {
+        release: release.clone(),
+        ram: folder.join(layout::RELEASE_RAM),
+        device_state: folder.join(layout::RELEASE_DEVICE_STATE),
     }
 }
 

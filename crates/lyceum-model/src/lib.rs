@@ -5,6 +5,7 @@
 //! own but [`uuid`] for new identifiers. Everything in it can be tested by
 //! calling it.
 
+pub mod blocks;
 pub mod disk;
 pub mod id;
 pub mod lifecycle;

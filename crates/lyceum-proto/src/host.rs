@@ -15,8 +15,8 @@
 //! | `DELETE /v1/seals/{draft}` | cancel, or forget when it is over |
 //! | `POST /v1/deltas/{id}/verify` | [`VerifyDelta`]: read every byte of it; 422 `damaged` when they were changed, 400 `invalid` when this host can't use it |
 //! | `POST /v1/power-off` | switch the machine off; 409 `state` while a desktop is on it or on its way to it. From then on it takes none |
-//! | `POST /v1/releases/{id}/prepare` | verify the release's bytes and warm them up; 422 `damaged` when they were changed |
 //! | `PUT /v1/network` | [`NetworkRequest`]: answers when it is so; 409 `state` when it can't be, or this host has no network |
+//! | `POST /v1/releases/{id}/prepare` | verify the release's bytes and warm them up; 422 `damaged` when they were changed |
 
 use lyceum_model::{
     DeltaId, DesktopId, DiskRef, DraftId, Durability, Generation, Hostname, MachineSize, Phase,
@@ -40,18 +40,61 @@ pub struct HostFacts {
     /// Where it takes desktops from other hosts, when that is another address than its own.
     #[serde(default)]
     pub migration_url: Option<String>,
-    /// What tells its tiers from others; hosts between which desktops move have the same.
     /// How it takes part in courses' networks; absent: not at all.
     #[serde(default)]
     pub network: Option<NetworkFacts>,
+    /// What tells its tiers from others; hosts between which desktops move have the same.
     #[serde(default)]
     pub tiers: Option<String>,
+    /// Releases on a disk of its own, when it keeps some there.
+    #[serde(default)]
+    pub replica: Option<ReplicaFacts>,
     /// Whether it can switch its machine off.
     #[serde(default)]
     pub can_power_off: bool,
     /// Cores that its desktops may use; a part of one where a control group limits them. Not known: `None`.
     #[serde(default)]
     pub cores: Option<f64>,
+}
+
+/// Releases that a host has on a disk of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ReplicaFacts {
+    /// Complete ones.
+    pub releases: Vec<ReleaseId>,
+    /// What they take.
+    pub used_bytes: u64,
+    /// What they may take.
+    pub limit_bytes: u64,
+    /// The one that is being copied.
+    #[serde(default)]
+    pub filling: Option<ReplicaFilling>,
+    /// Bytes read from the file server to fill it, since the agent started.
+    #[serde(default)]
+    pub from_server_bytes: u64,
+    /// Bytes that were taken from other releases here instead.
+    #[serde(default)]
+    pub from_here_bytes: u64,
+    /// Releases that made room, since the agent started.
+    #[serde(default)]
+    pub evicted: u64,
+    /// Releases that were found damaged and removed, since the agent started.
+    #[serde(default)]
+    pub damaged: u64,
+    /// Why it is not as it should be: what failed, why, what to do.
+    #[serde(default)]
+    pub trouble: Option<String>,
+}
+
+/// A release on its way to a host's own disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaFilling {
+    /// Which.
+    pub release: ReleaseId,
+    /// Bytes that are there.
+    pub done_bytes: u64,
+    /// Bytes in all.
+    pub total_bytes: u64,
 }
 
 /// Measured load of a host.
@@ -253,6 +296,30 @@ pub struct NicRequest {
     pub address: std::net::Ipv4Addr,
     /// Whether it reaches the outside.
     pub outside: bool,
+    /// Where it is plugged into its course's network; absent: QEMU's user network, in which it is alone.
+    #[serde(default)]
+    pub plug: Option<lyceum_net::Plug>,
+}
+
+/// How a host takes part in courses' networks, as it is set up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkFacts {
+    /// How its desktops reach other machines.
+    pub uplink: lyceum_net::wanted::Uplink,
+    /// Why its network is not as it should be; desktops can't start until it is.
+    pub problem: Option<String>,
+}
+
+/// What a host is told of courses' networks, whole.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkRequest {
+    /// The machines that segments span, the gateway included.
+    pub members: Vec<std::net::IpAddr>,
+    /// The gateway's address among them.
+    pub gateway: Option<std::net::IpAddr>,
+    /// Segments whose desktops reach each other; in all others each is alone with the gateway.
+    pub among_themselves: std::collections::BTreeSet<u32>,
 }
 
 /// Suspend or capture.
@@ -300,30 +367,6 @@ pub struct SealRequest {
     /// Size of the machine to seal, and so of its forks.
     pub size: MachineSize,
     /// How long the guest may take until it says it is ready, in milliseconds.
-    /// Where it is plugged into its course's network; absent: QEMU's user network, in which it is alone.
-    #[serde(default)]
-    pub plug: Option<lyceum_net::Plug>,
-}
-
-/// How a host takes part in courses' networks, as it is set up.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NetworkFacts {
-    /// How its desktops reach other machines.
-    pub uplink: lyceum_net::wanted::Uplink,
-    /// Why its network is not as it should be; desktops can't start until it is.
-    pub problem: Option<String>,
-}
-
-/// What a host is told of courses' networks, whole.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NetworkRequest {
-    /// The machines that segments span, the gateway included.
-    pub members: Vec<std::net::IpAddr>,
-    /// The gateway's address among them.
-    pub gateway: Option<std::net::IpAddr>,
-    /// Segments whose desktops reach each other; in all others each is alone with the gateway.
-    pub among_themselves: std::collections::BTreeSet<u32>,
     pub ready_timeout_ms: u64,
 }
 

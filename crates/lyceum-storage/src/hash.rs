@@ -2,6 +2,7 @@
 
 use lyceum_disk::error::Context;
 use lyceum_disk::{Cancel, DiskError, files};
+use lyceum_model::blocks::{BLOCK, BlockHash, Blocks};
 use lyceum_model::release::FileEntry;
 use std::fs::OpenOptions;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -57,6 +58,39 @@ pub fn hash_file(path: &Path, cancel: &Cancel) -> Result<FileEntry, DiskError> {
     })
 }
 
+/// The list of a file's blocks; holes are hashed without being read.
+pub fn block_list(path: &Path, cancel: &Cancel) -> Result<Blocks, DiskError> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(nix::libc::O_NOFOLLOW)
+        .open(path)
+        .on("can't open", path)?;
+    let length = file.metadata().on("can't look at", path)?.len();
+    let mut buffer = vec![0u8; BLOCK];
+    let hole: BlockHash = *blake3::hash(&buffer).as_bytes();
+    let mut list = Blocks::default();
+    // What is known to hold data: from where to where.
+    let (mut at, mut data) = (0, (0, 0));
+    while at < length {
+        cancel.check()?;
+        let n = (length - at).min(BLOCK as u64);
+        if data.1 <= at {
+            data = files::next_data(&file, at, length)
+                .on("can't read", path)?
+                .unwrap_or((length, length));
+        }
+        if data.0 >= at + n && n == BLOCK as u64 {
+            list.hashes.push(hole);
+        } else {
+            let piece = &mut buffer[..n as usize];
+            file.read_exact_at(piece, at).on("can't read", path)?;
+            list.hashes.push(*blake3::hash(piece).as_bytes());
+        }
+        at += n;
+    }
+    Ok(list)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,6 +108,12 @@ mod tests {
         let whole = std::fs::read(&path).unwrap();
         assert_eq!(entry.bytes, 20_000_003);
         assert_eq!(entry.blake3, blake3::hash(&whole).to_hex().to_string());
+        let list = block_list(&path, &Cancel::new()).unwrap();
+        let expected: Vec<BlockHash> = whole
+            .chunks(BLOCK)
+            .map(|piece| *blake3::hash(piece).as_bytes())
+            .collect();
+        assert_eq!(list.hashes, expected);
         let cancel = Cancel::new();
         cancel.cancel();
         assert!(matches!(

@@ -3,10 +3,11 @@
 use crate::agent::{Agent, Inner, json};
 use crate::drafts::staging_key;
 use crate::error::{Result, StorageError};
-use crate::hash::hash_file;
+use crate::hash::{block_list, hash_file};
 use lyceum_disk::error::Context;
 use lyceum_disk::inspect::qcow2_facts;
 use lyceum_disk::{Cancel, files, lock};
+use lyceum_model::blocks;
 use lyceum_model::disk::layout::{
     RELEASE_DEVICE_STATE, RELEASE_DISK, RELEASE_MANIFEST, RELEASE_RAM,
 };
@@ -191,6 +192,20 @@ impl Inner {
         let staging = self.dirs.staging(draft);
         let to = self.dirs.release(&release);
         files::write_atomic(&staging.join(RELEASE_MANIFEST), manifest_bytes, 0o444)?;
+        // For hosts that have a release like it already. They do without it, so it may fail.
+        for name in [RELEASE_DISK, RELEASE_RAM] {
+            let path = staging.join(name);
+            if !path.exists() {
+                continue;
+            }
+            let list = staging.join(format!("{name}{}", blocks::SUFFIX));
+            let written = block_list(&path, cancel)
+                .and_then(|blocks| files::write_atomic(&list, &blocks.to_bytes(), 0o444));
+            if let Err(error) = written {
+                cancel.check()?;
+                tracing::warn!(%release, "without {}: {error}; hosts copy the file whole", list.display());
+            }
+        }
         if self.owner.is_some() {
             let own = (nix::unistd::Uid::effective(), nix::unistd::Gid::effective());
             std::os::unix::fs::chown(&staging, Some(own.0.as_raw()), Some(own.1.as_raw()))

@@ -158,6 +158,7 @@ mod tests {
             cpus: 2,
             migration_url: None,
             tiers: None,
+            replica: None,
             can_power_off: false,
             cores: None,
             load: HostLoad {

@@ -270,6 +270,7 @@ impl Room {
         self.host_at = listener.local_addr().unwrap();
         let config = HostConfig {
             power_off: None,
+            replica: None,
             name: "kvm1".parse().unwrap(),
             listen: self.host_at,
             state_dir: self.path("host"),
@@ -290,8 +291,8 @@ impl Room {
             migration: None,
             sample_ms: 100,
             user: None,
-            simulated: true,
             network: None,
+            simulated: true,
         };
         let hypervisor = Arc::new(SimHypervisor::new(self.world.clone(), self.sim.clone()));
         let identity = self.identity(PeerKind::Host, "kvm1");

@@ -83,6 +83,7 @@ impl Lab {
         let name: lyceum_model::HostId = "h1".parse().unwrap();
         let config = HostConfig {
             power_off: None,
+            replica: None,
             name: name.clone(),
             listen: "127.0.0.1:0".parse().unwrap(),
             state_dir: at("state"),
@@ -97,8 +98,8 @@ impl Lab {
             migration: None,
             sample_ms: 50,
             user: None,
-            simulated: true,
             network: None,
+            simulated: true,
         };
         let host = Peer::new(PeerKind::Host, name);
         let controller = ca.controller_identity(&[]).unwrap();
@@ -281,8 +282,8 @@ impl Lab {
                 mac: "52:54:00:00:00:01".into(),
                 address: "10.77.1.5".parse().unwrap(),
                 outside: false,
-            }),
                 plug: None,
+            }),
             vm_generation_id: uuid::Uuid::new_v4(),
             spice: false,
             ready_timeout_ms: 10_000,

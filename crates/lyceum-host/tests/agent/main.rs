@@ -5,4 +5,5 @@
 mod desktops;
 mod faults;
 mod lab;
+mod replica;
 mod seals;
