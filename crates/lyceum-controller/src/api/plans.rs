@@ -56,7 +56,7 @@ async fn now(State(app): State<App>, actor: Actor) -> Result<Json<AllocationNow>
 async fn shown_now(app: &App) -> Result<AllocationNow, ApiFailure> {
     let settings = settings(&app.store).await?;
     let now = app.now();
-    let wanted = wanted::wanted(app, &settings, now).await?;
+    let wanted = wanted::wanted(app, &settings).await?;
     let last_acted_at = rows::last_acted(&app.store).await?;
     let pause = i64::from(settings.policy.pause_minutes) * 60_000;
     let not_before = last_acted_at
@@ -274,7 +274,7 @@ async fn make(
     actor.require_admin()?;
     let settings = settings(&app.store).await?;
     let now = app.now();
-    let wanted = wanted::wanted(&app, &settings, now).await?;
+    let wanted = wanted::wanted(&app, &settings).await?;
     let made: Made = allocation::make(&app, &settings, &wanted, body.mode, true, now)
         .await?
         .ordered_by(actor.login());

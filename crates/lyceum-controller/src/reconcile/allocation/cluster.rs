@@ -179,9 +179,11 @@ fn host(
     let measured = samples.last().map(|s| s.at + MINUTE);
     let stale_ms = i64::from(settings.policy.stale_after_s) * 1000;
     let just_came = heard
-        && row
-            .heard_since
-            .is_some_and(|at| (0..stale_ms).contains(&(now - at)));
+        && match row.heard_since {
+            Some(at) => (0..stale_ms).contains(&(now - at)),
+            // So new that nobody has noted it yet.
+            None => row.failed_at.is_none(),
+        };
     let measured_at = match measured {
         Some(at) if !just_came => at.min(now),
         _ if just_came => now,
@@ -325,4 +327,187 @@ pub fn starting(all: &[Desktop], since: UnixMillis) -> Vec<&DesktopId> {
         })
         .map(|d| &d.id)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reconcile::step::tests_support::desktop as row_of;
+    use lyceum_model::{Accelerator, Phase, Platform};
+    use lyceum_placement::{Mode, PlanPolicy};
+    use lyceum_store::samples::Values;
+
+    const NOW: UnixMillis = 1_000_000_000;
+
+    fn agent(name: &str, heard: UnixMillis) -> Agent {
+        // Its clock is of another century, and nobody looks.
+        let facts = serde_json::json!({
+            "version": "", "warnings": [], "cpus": 4, "can_power_off": true,
+            "platform": Platform {
+                qemu_version: "10".into(),
+                machine_type: "m".into(),
+                cpu_model: "c".into(),
+                accelerator: Accelerator::Simulated,
+            },
+            "load": {"at": 77, "memory_mib": 8192, "available_mib": 8000, "desktops_pss_mib": 0,
+                "cpu_percent": 99.0, "desktops_cpu_percent": 0.0, "memory_pressure": 0.0,
+                "admits": true, "refuses_because": null},
+        });
+        assert!(serde_json::from_value::<HostFacts>(facts.clone()).is_ok());
+        Agent {
+            id: name.parse().unwrap(),
+            kind: "host".into(),
+            url: String::new(),
+            state: "active".into(),
+            joined: 0,
+            heard: Some(heard),
+            facts: Some(facts.to_string()),
+        }
+    }
+
+    fn samples(
+        subject: &str,
+        minutes_ago: std::ops::Range<i64>,
+        cpu: f64,
+    ) -> (String, Vec<Sample>) {
+        let host = subject.strip_prefix("host/").unwrap_or("kvm1");
+        let all = minutes_ago
+            .rev()
+            .map(|m| Sample {
+                subject: subject.into(),
+                span: 1,
+                at: NOW - (m + 1) * MINUTE,
+                host: host.parse().unwrap(),
+                values: Values {
+                    cpu,
+                    memory_kib: 100 * 1024,
+                    ..Values::default()
+                },
+                count: 20,
+            })
+            .collect();
+        (subject.to_owned(), all)
+    }
+
+    fn rows() -> Rows {
+        let mut d = row_of();
+        d.id = "d1".parse().unwrap();
+        d.host = Some("kvm1".parse().unwrap());
+        d.phase = Phase::Running;
+        d.observed_generation = d.generation;
+        d.desired = Desired::Running;
+        Rows {
+            agents: vec![agent("kvm1", NOW - 2_000), agent("kvm2", NOW - 2_000)],
+            power: Vec::new(),
+            desktops: vec![d],
+            samples: BTreeMap::from([
+                samples("host/kvm1", 0..10, 60.0),
+                samples("host/kvm2", 0..10, 5.0),
+                samples("desktop/d1", 0..10, 50.0),
+            ]),
+            seats: 10,
+            last_acted: None,
+        }
+    }
+
+    fn cluster(rows: &Rows) -> Cluster {
+        Cluster::of(rows, |_, _| None, &Allocation::default(), NOW)
+    }
+
+    fn why_of(rows: &Rows, host: &str, mode: Mode) -> String {
+        let policy = PlanPolicy {
+            overcommit: 8.0,
+            ..PlanPolicy::of(mode)
+        };
+        let plan = cluster(rows).plan(&policy, NOW).unwrap();
+        assert!(plan.is_empty(), "{plan:?}");
+        plan.not_done
+            .iter()
+            .filter(|n| n.what == host)
+            .map(|n| n.why.clone())
+            .collect::<Vec<_>>()
+            .join("; ")
+    }
+
+    #[test]
+    fn what_was_measured_is_averaged_and_clocks_of_hosts_do_not_matter() {
+        let rows = rows();
+        let snapshot = cluster(&rows).snapshot;
+        snapshot.check().unwrap();
+        let host = &snapshot.hosts[0];
+        assert_eq!(host.cpu_percent, Some(60.0));
+        assert_eq!(host.cpu_samples.len(), 10);
+        assert_eq!(host.measured_at, Some(NOW));
+        let desktop = &snapshot.desktops[0];
+        assert_eq!(desktop.private_mib, Some(100));
+        assert_eq!(desktop.cpu_percent, Some(50.0));
+        assert_eq!(desktop.moves_by, Some(placement::MovesBy::Delta));
+        // It takes nearly all of its memory: it shares none.
+        let mut cold = rows;
+        cold.desktops[0].size.memory_mib = 110;
+        let snapshot = cluster(&cold).snapshot;
+        assert_eq!(snapshot.desktops[0].private_mib, None);
+        assert_eq!(
+            snapshot.desktops[0].moves_by,
+            Some(placement::MovesBy::Migration)
+        );
+    }
+
+    #[test]
+    fn nothing_is_decided_on_stale_measurements() {
+        let mut rows = rows();
+        // Its agent answers and measures nothing any more.
+        rows.samples.extend([
+            samples("host/kvm1", 4..10, 95.0),
+            samples("host/kvm2", 4..10, 1.0),
+        ]);
+        for mode in [Mode::MemoryBalance, Mode::ComputeBalance, Mode::PowerSaving] {
+            let why = why_of(&rows, "kvm1", mode);
+            assert!(why.contains("left as it is"), "{mode}: {why}");
+        }
+        // Too few are no average.
+        rows.samples.extend([
+            samples("host/kvm1", 0..3, 95.0),
+            samples("host/kvm2", 0..3, 1.0),
+        ]);
+        assert_eq!(cluster(&rows).snapshot.hosts[0].cpu_percent, None);
+        // Right after it came up there is none yet, and it is measured all the same.
+        rows.samples.clear();
+        let mut row = Power::new("kvm1".parse().unwrap(), NOW - 60_000);
+        row.heard_since = Some(NOW - 60_000);
+        rows.power = vec![row];
+        assert_eq!(cluster(&rows).snapshot.hosts[0].measured_at, Some(NOW));
+    }
+
+    #[test]
+    fn a_host_that_flaps_or_is_silent_takes_no_part_and_it_is_said_why() {
+        let mut rows = rows();
+        let mut row = Power::new("kvm1".parse().unwrap(), 0);
+        row.failure = "its agent was not heard for a while".into();
+        row.failed_at = Some(NOW - 30_000);
+        rows.power = vec![row];
+        let why = why_of(&rows, "kvm1", Mode::PowerSaving);
+        assert!(why.contains("not heard for a while"), "{why}");
+        rows.agents[0].heard = Some(NOW - 60_000);
+        let why = why_of(&rows, "kvm1", Mode::PowerSaving);
+        assert!(why.contains("not heard"), "{why}");
+    }
+
+    #[test]
+    fn what_is_said_to_be_on_a_host_that_is_off_is_left_out() {
+        let mut rows = rows();
+        let mut row = Power::new("kvm1".parse().unwrap(), 0);
+        row.become_(State::Off, NOW - 60_000);
+        row.failed_at = Some(NOW - 60_000);
+        row.failure = "it did not come up within 300 s".into();
+        rows.power = vec![row];
+        let snapshot = cluster(&rows).snapshot;
+        snapshot.check().unwrap();
+        assert!(snapshot.desktops.is_empty());
+        assert_eq!(snapshot.hosts[0].power, placement::Power::Off);
+        // It could not be switched on, so it is not tried again at once.
+        assert_eq!(snapshot.hosts[0].switchable, Some(false));
+        let tried = cluster(&rows).remarks;
+        assert!(tried[0].why.contains("did not come up"), "{tried:?}");
+    }
 }

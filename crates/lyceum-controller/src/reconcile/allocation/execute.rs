@@ -25,7 +25,7 @@ pub async fn advance(app: &App, id: &PlanId) -> Result<bool, PlanError> {
     let Some(seen) = plans::get(&app.store, id).await? else {
         return Ok(false);
     };
-    let wanted = wanted::wanted(app, &settings, now).await?;
+    let wanted = wanted::wanted(app, &settings).await?;
     let names = desktops::names(&app.store, Filter::All).await?;
     let mut tx = app.store.begin_write().await?;
     let Some(mut plan) = plans::get_tx(&mut tx, id).await? else {

@@ -93,7 +93,7 @@ async fn round(app: &App, looked: &mut Option<UnixMillis>) -> Result<(), PlanErr
         return Ok(());
     }
     let now = app.now();
-    let wanted = wanted::wanted(app, &settings, now).await?;
+    let wanted = wanted::wanted(app, &settings).await?;
     let short = wanted.seats_needed > 0 && wake_for(app, &settings, &wanted, now).await?;
     if short {
         return Ok(());
@@ -147,7 +147,7 @@ pub fn seats(policy: &PlanPolicy, wanted: &Wanted) -> PlanPolicy {
     PlanPolicy {
         off_threshold_seats: policy
             .off_threshold_seats
-            .saturating_add(wanted.seats_needed),
+            .saturating_add(wanted.seats_needed.max(wanted.seats_kept)),
         on_threshold_seats: match (policy.on_threshold_seats, wanted.seats_needed) {
             (0, 0) => 0,
             // More than are wanted have to be free, so one less is where it is short.
