@@ -2,6 +2,7 @@
 
 use crate::bench;
 use crate::commands::{
+    allocation, samples,
     audit, course, desktop, host, image, login, network, operation, plan, restore_point, session,
     settings, sim, storage, timetable, user,
 };
@@ -88,8 +89,15 @@ pub enum Command {
     /// Settings of this machine's network and disks: raised where it helps, measured, undone exactly
     #[command(subcommand)]
     Tune(tune::TuneCommand),
-    /// What the planner would do with a cluster in a file; needs no classroom and does nothing
+    /// What the planner would do: with a cluster in a file, without a classroom; else with the classroom that
+    /// runs, and --act has it done
     Plan(plan::PlanArgs),
+    /// How the classroom allocates its hosts, and what it planned
+    #[command(subcommand)]
+    Allocation(allocation::AllocationCommand),
+    /// What was measured
+    #[command(subcommand)]
+    Samples(samples::SamplesCommand),
     /// Rehearse weeks of a whole school on simulated hosts, and compare policies
     Sim(sim::SimArgs),
     /// Work that takes time

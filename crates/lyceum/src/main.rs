@@ -114,7 +114,14 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::RestorePoint(command) => {
             commands::restore_point::run(&context(global)?, command).await
         }
-        Command::Plan(args) => commands::plan::run(&args, global.json()),
+        Command::Plan(args) => match args.cluster {
+            Some(_) => commands::plan::run(&args, global.json()),
+            None => commands::allocation::plan(&context(global)?, args.policy, args.act).await,
+        },
+        Command::Allocation(command) => {
+            commands::allocation::run(&context(global)?, command).await
+        }
+        Command::Samples(command) => commands::samples::run(&context(global)?, command).await,
         Command::Sim(args) => commands::sim::run(&args, global.json()),
         Command::Gateway(args) => gateway::run(&context(global)?, args).await,
         Command::Network(command) => commands::network::run(&context(global)?, command).await,

@@ -4,6 +4,7 @@
 // A test may end in the middle.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod allocation;
 mod console;
 mod moves;
 mod restore_points;

@@ -214,6 +214,8 @@ impl Classroom {
             pressure_percent: 1000.0,
             ..Marks::default()
         };
+        let flag = self.power_flag(name).display().to_string();
+        config.power_off = Some(vec!["touch".into(), flag]);
         let hypervisor = Arc::new(SimHypervisor::new(self.world.clone(), self.sim.clone()));
         let runtime = runtime();
         runtime.spawn(async move {
@@ -232,6 +234,11 @@ impl Classroom {
         });
     }
 
+    /// There while the host's machine is off.
+    pub fn power_flag(&self, host: &str) -> PathBuf {
+        self.path(&format!("{host}.off"))
+    }
+
     /// As `kill -9`: nothing of it runs on, nothing is told.
     pub fn kill_host(&mut self, name: &str) {
         let (runtime, address) = self.hosts.remove(name).unwrap();
@@ -246,6 +253,14 @@ impl Classroom {
         let config = ControllerConfig {
             store_url: self.store_url.clone(),
             native_listen: Some(any),
+            power_commands: BTreeMap::from([(
+                "test".to_owned(),
+                vec![
+                    "rm".to_owned(),
+                    "-f".to_owned(),
+                    self.path("{host}.off").display().to_string(),
+                ],
+            )]),
             spice_listen: Some(any),
             ..ControllerConfig::local(self.path("controller"), any, any)
         };

@@ -6,6 +6,7 @@ use crate::format::{dash, mib, moment, word};
 use crate::resolve;
 use crate::table::{Table, plain};
 use clap::{Subcommand, ValueEnum};
+use lyceum_api::allocation::{PowerPut, PowerSetup, PowerShown, PowerState};
 use lyceum_api::desktops::Accepted;
 use lyceum_api::hosts::{AgentKind, Host, JoinToken, JoinTokenCreate};
 
@@ -38,6 +39,27 @@ pub enum HostCommand {
     Resume {
         /// Its name
         host: String,
+    },
+    /// Switch it on
+    On {
+        /// Its name
+        host: String,
+    },
+    /// Switch it off; refused while a desktop is on it
+    Off {
+        /// Its name
+        host: String,
+    },
+    /// How it is switched and what it draws
+    Power {
+        /// Its name
+        host: String,
+        /// Set it to what this file says (JSON, as shown with --json under setup); - reads standard input
+        #[arg(long, value_name = "FILE")]
+        setup: Option<std::path::PathBuf>,
+        /// File with the password of its board's controller
+        #[arg(long, value_name = "FILE", requires = "setup")]
+        password_file: Option<std::path::PathBuf>,
     },
     /// Make a one-time token with which a machine joins
     Token {
@@ -80,6 +102,38 @@ pub async fn run(ctx: &Context, command: HostCommand) -> anyhow::Result<()> {
             let host = find(ctx, host.id.as_str()).await?;
             ctx.done(&host, &format!("{} is {}", host.id, word(&host.state)))
         }
+        HostCommand::On { host } => switch(ctx, &host, "on").await,
+        HostCommand::Off { host } => switch(ctx, &host, "off").await,
+        HostCommand::Power {
+            host,
+            setup,
+            password_file,
+        } => {
+            let host = find(ctx, &host).await?;
+            let path = format!("hosts/{}/power", host.id);
+            let shown: PowerShown = match setup {
+                None => ctx.client.get(&path).await?,
+                Some(file) => {
+                    let read = |path: &std::path::Path| {
+                        let text = match path.as_os_str() == "-" {
+                            true => std::io::read_to_string(std::io::stdin()),
+                            false => std::fs::read_to_string(path),
+                        };
+                        text.map_err(|e| {
+                            Exit::usage(format!("{} can't be read: {e}", path.display()))
+                        })
+                    };
+                    let setup: PowerSetup = serde_json::from_str(&read(&file)?)
+                        .map_err(|e| Exit::usage(format!("{}: {e}", file.display())))?;
+                    let password = match password_file {
+                        Some(file) => Some(read(&file)?.trim_end_matches('\n').to_owned()),
+                        None => None,
+                    };
+                    ctx.client.put(&path, &PowerPut { setup, password }).await?
+                }
+            };
+            ctx.show(&shown, power)
+        }
         HostCommand::Token { name, kind } => {
             let (kind, program) = match kind {
                 KindArg::Host => (AgentKind::Host, "host"),
@@ -101,6 +155,43 @@ pub async fn run(ctx: &Context, command: HostCommand) -> anyhow::Result<()> {
             })
         }
     }
+}
+
+async fn switch(ctx: &Context, host: &str, what: &str) -> anyhow::Result<()> {
+    let host = find(ctx, host).await?;
+    let path = format!("hosts/{}/power/{what}", host.id);
+    let shown: PowerShown = ctx.client.post(&path, &serde_json::json!({})).await?;
+    ctx.done(&shown, &format!("{} is being switched {what}", host.id))
+}
+
+fn power(shown: &PowerShown) -> String {
+    let p = &shown.power;
+    let mut lines = vec![
+        ("power", word(&p.state)),
+        (
+            "method",
+            shown.setup.method.as_ref().map_or_else(
+                || "none".into(),
+                |m| serde_json::to_string(m).unwrap_or_default(),
+            ),
+        ),
+        ("password", if shown.has_password { "kept" } else { "none" }.into()),
+        ("watts", dash(p.watts)),
+        ("watts off", dash(shown.setup.watts_off)),
+        ("group", dash(p.group.as_ref())),
+        ("reserve", p.reserve.to_string()),
+        ("maintenance", p.maintenance.to_string()),
+    ];
+    if let Some(why) = &p.not_switchable {
+        lines.push(("not switched", why.clone()));
+    }
+    if !p.failure.is_empty() {
+        lines.push(("failed", p.failure.clone()));
+    }
+    lines
+        .iter()
+        .map(|(k, v)| format!("{k:<12} {}\n", plain(v)))
+        .collect()
 }
 
 pub(super) async fn find(ctx: &Context, name: &str) -> anyhow::Result<Host> {
@@ -129,10 +220,10 @@ pub fn table(hosts: &[Host]) -> Table {
         };
         table.row([
             h.id.to_string(),
-            if h.online {
-                word(&h.state)
-            } else {
-                "not heard".into()
+            match h.power.state {
+                PowerState::On if h.online => word(&h.state),
+                PowerState::On => "not heard".into(),
+                other => word(&other).replace('_', " "),
             },
             dash(h.accelerator.as_ref().map(word)),
             h.desktops.to_string(),

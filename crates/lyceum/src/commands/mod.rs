@@ -1,5 +1,6 @@
 //! One file per resource of the API, of the same name.
 
+pub mod allocation;
 pub mod audit;
 pub mod course;
 pub mod desktop;
@@ -12,6 +13,7 @@ pub mod operation;
 pub mod plan;
 pub mod restore_point;
 pub mod roster;
+pub mod samples;
 pub mod session;
 pub mod settings;
 pub mod sim;

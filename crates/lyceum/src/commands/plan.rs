@@ -1,5 +1,5 @@
 //! `lyceum plan`: what the planner would do with a cluster that is described in a file. No
-//! classroom is needed, and nothing is done.
+//! classroom is needed, and nothing is done. Without a file the classroom's controller plans.
 
 use crate::context::print;
 use crate::exit::{Exit, FAILED};
@@ -14,13 +14,16 @@ use std::path::{Path, PathBuf};
 /// How to plan.
 #[derive(Debug, Args)]
 pub struct PlanArgs {
-    /// File that describes the cluster (JSON); - reads standard input
+    /// File that describes the cluster (JSON); - reads standard input. Without it the classroom that runs plans
     #[arg(long, value_name = "FILE")]
-    pub cluster: PathBuf,
+    pub cluster: Option<PathBuf>,
     /// What the plan is for: memory-balance, compute-balance, power-saving, start,
-    /// memory-balance-paper or power-saving-paper
+    /// memory-balance-paper or power-saving-paper; without it, the mode in force
     #[arg(long, value_name = "NAME", value_parser = |name: &str| name.parse::<Mode>().map_err(|e| e.why))]
-    pub policy: Mode,
+    pub policy: Option<Mode>,
+    /// Have it done, and wait for that
+    #[arg(long, conflicts_with = "cluster")]
+    pub act: bool,
 }
 
 /// The file. What is not known is refused: a misspelt threshold must not be silently left out.
@@ -44,9 +47,12 @@ const LARGEST: u64 = 256 * 1024 * 1024;
 
 /// Runs the command.
 pub fn run(args: &PlanArgs, json: bool) -> anyhow::Result<()> {
-    let text = read(&args.cluster)?;
-    let plan = plan_of(&text, args.policy)
-        .map_err(|why| Exit::coded(FAILED, format!("{}: {why}", args.cluster.display())))?;
+    let (Some(path), Some(policy)) = (&args.cluster, args.policy) else {
+        return Err(Exit::usage("give --cluster FILE and --policy NAME"));
+    };
+    let text = read(path)?;
+    let plan = plan_of(&text, policy)
+        .map_err(|why| Exit::coded(FAILED, format!("{}: {why}", path.display())))?;
     if json {
         print(&(serde_json::to_string_pretty(&plan)? + "\n"))
     } else {

@@ -25,6 +25,8 @@ pub struct Part {
     pub join: Option<String>,
     /// Its log.
     pub log: PathBuf,
+    /// While this file is there the part does not run: the machine it stands for is off.
+    pub off_flag: Option<PathBuf>,
 }
 
 /// A part that runs.
@@ -41,6 +43,8 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(250);
 const BACKOFF_MOST: Duration = Duration::from_secs(15);
 /// How long a part may take to stop after it was asked to.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
+/// Between two looks whether a machine was switched.
+const LOOK_AGAIN: Duration = Duration::from_millis(300);
 
 fn spawn(part: &Part, join: Option<&str>) -> std::io::Result<Child> {
     // The very program that runs, even when its file was replaced by a newer build meanwhile.
@@ -138,6 +142,18 @@ impl Running {
     }
 }
 
+/// Until the part's machine is switched off, or on; never for a part that stands for none.
+async fn switched(part: &Part, off: bool) {
+    match &part.off_flag {
+        Some(flag) => {
+            while flag.exists() != off {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        }
+        None => std::future::pending().await,
+    }
+}
+
 async fn keep(
     part: Part,
     first: Child,
@@ -158,6 +174,17 @@ async fn keep(
                 let err = listen(child.stderr.take(), log.clone());
                 let status = tokio::select! {
                     status = child.wait() => status,
+                    () = switched(&part, true) => {
+                        log.tell("its machine is switched off");
+                        end(&mut child, &log).await;
+                        let _ = tokio::join!(out, err);
+                        tokio::select! {
+                            () = switched(&part, false) => {}
+                            () = stop.cancelled() => return,
+                        }
+                        log.tell("its machine is switched on");
+                        continue;
+                    }
                     () = stop.cancelled() => {
                         end(&mut child, &log).await;
                         let _ = tokio::join!(out, err);

@@ -11,6 +11,7 @@ mod layout;
 mod lock;
 mod log;
 mod machines;
+mod power;
 mod stop;
 
 use crate::client::Client;
@@ -253,7 +254,9 @@ async fn begin(
         ],
         join,
         log: layout.path("logs").join(format!("{name}.log")),
+        off_flag: name.starts_with("host-").then(|| power::flag(layout, name)),
     };
+    power::all_on(layout)?;
 
     let controller = ControllerFile {
         state_dir: layout.path("controller"),
@@ -267,7 +270,7 @@ async fn begin(
         network: None,
         trusted_proxies: Vec::new(),
         tls: None,
-        power_commands: Default::default(),
+        power_commands: power::commands(layout),
     };
     let config = write_config(layout, "controller", &controller)?;
     parts.push(Running::start(part(
@@ -307,6 +310,7 @@ async fn begin(
                 starts: Some(share_of_starts(addresses.hosts.len())),
                 user: machines.user.clone(),
                 simulated: args.simulated,
+                power_off: Some(power::off(layout, &name)),
                 network: None,
                 ..plain_host(&name, *address, layout, &run.join((n + 1).to_string()))?
             },
@@ -331,6 +335,7 @@ async fn begin(
         layout.path("logs").display()
     ))?;
 
+    power::set_up(&context, addresses.hosts.len()).await?;
     if let Some(image) = &args.image {
         let size = lyceum_model::MachineSize {
             vcpus: args.image_vcpus,

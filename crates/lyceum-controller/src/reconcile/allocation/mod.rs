@@ -63,7 +63,7 @@ impl From<ApiFailure> for PlanError {
 pub async fn run(app: App) {
     let mut changes = app.store.changes();
     // At once after a start: the pause counts from what is in the store.
-    let mut looked: Option<UnixMillis> = None;
+    let mut looked: Option<(UnixMillis, Allocation)> = None;
     loop {
         match round(&app, &mut looked).await {
             Ok(()) => {}
@@ -82,7 +82,7 @@ pub async fn run(app: App) {
     }
 }
 
-async fn round(app: &App, looked: &mut Option<UnixMillis>) -> Result<(), PlanError> {
+async fn round(app: &App, looked: &mut Option<(UnixMillis, Allocation)>) -> Result<(), PlanError> {
     if let Some(plan) = plans::running(&app.store).await? {
         while execute::advance(app, &plan.id).await? {}
         return Ok(());
@@ -99,10 +99,14 @@ async fn round(app: &App, looked: &mut Option<UnixMillis>) -> Result<(), PlanErr
         return Ok(());
     }
     let every = i64::from(settings.every_minutes) * 60_000;
-    if looked.is_some_and(|at| (0..every).contains(&(now - at))) {
+    // Other settings are looked at with at once.
+    if looked
+        .as_ref()
+        .is_some_and(|(at, with)| (0..every).contains(&(now - at)) && *with == settings)
+    {
         return Ok(());
     }
-    *looked = Some(now);
+    *looked = Some((now, settings.clone()));
     let made = make(app, &settings, &wanted, None, false, now).await?;
     record(app, made, true).await?;
     Ok(())
