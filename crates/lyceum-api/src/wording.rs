@@ -98,6 +98,16 @@ fn fit<'f, 't>(form: &'f str, text: &'t str) -> Option<Vec<(&'f str, &'t str)>> 
 
 /// Code and form of every known text.
 pub const CATALOGUE: &[(&str, &str)] = &[
+    // SPICE.
+    (
+        "spice.off",
+        "SPICE clients are not switched on for this desktop's course: its teacher can do that, and then it has to be started again",
+    ),
+    (
+        "spice.without",
+        "this desktop runs without SPICE: it was started before its course allowed it, or its host lacks the package qemu-system-modules-spice. Once that is in order, start it again",
+    ),
+    ("spice.not_up", "the desktop is not up yet: try again when it runs"),
     // Plans and power.
     (
         "plan.cooling_on",

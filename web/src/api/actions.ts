@@ -6,6 +6,7 @@ import type {
   ClipboardText,
   ConsoleTicket,
   NativeViewer,
+  SpiceViewer,
   Course,
   CourseCreate,
   CourseOrder,
@@ -53,6 +54,7 @@ export const desktops = {
   remove: (id: string) => del<Accepted>(`desktops/${id}`),
   ticket: (id: string, viewOnly: boolean) => post<ConsoleTicket>(`desktops/${id}/console-ticket${query({ view_only: viewOnly || null })}`),
   nativeViewer: (id: string, viewOnly: boolean) => post<NativeViewer>(`desktops/${id}/native-viewer${query({ view_only: viewOnly || null })}`),
+  spiceViewer: (id: string) => post<SpiceViewer>(`desktops/${id}/spice-viewer`),
   clipboard: (id: string) => request<ClipboardText>("GET", `desktops/${id}/clipboard`),
   setClipboard: (id: string, text: string) => put<void>(`desktops/${id}/clipboard`, { text }),
 };

@@ -38,6 +38,7 @@ export type DesktopHistory = S["DesktopHistory"];
 export type Accepted = S["Accepted"];
 export type ConsoleTicket = S["ConsoleTicket"];
 export type NativeViewer = S["NativeViewer"];
+export type SpiceViewer = S["SpiceViewer"];
 export type ClipboardText = S["ClipboardText"];
 export type Host = S["Host"];
 export type HostSample = S["HostSample"];

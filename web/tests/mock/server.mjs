@@ -160,7 +160,7 @@ export function startMock(port = 0) {
     ["POST", "courses", (_, b) => {
       const image = find(s.images, b.image, "image");
       const r = image.releases[0];
-      const c = { id: newId("course"), name: b.name, image: image.id, image_name: image.name, release: r.id, release_version: r.version, follow_newest: true, size: r.size, persistence: b.persistence, outside: b.outside, cold_reason: null, created: Date.now() };
+      const c = { id: newId("course"), name: b.name, image: image.id, image_name: image.name, release: r.id, release_version: r.version, follow_newest: true, size: r.size, persistence: b.persistence, outside: b.outside, spice: b.spice ?? false, cold_reason: null, created: Date.now() };
       s.courses.push(c);
       s.members.push({ course: c.id, user: signedIn.id, role: "teacher" });
       return courseView(c);

@@ -21,7 +21,7 @@ export function makeState() {
   cad.draft = { id: "draft-cad", image: cad.id, state: "ready", detail: "", percent: null, phase: "stopped", host: null, from_release: null, size: { vcpus: 2, memory_mib: 1536 }, iso: true, owner: "lin", created: now - 3_600_000 };
   const tiny = { id: "image-new", name: "Windows 11", description: "", created: now - 3_000_000, draft: { id: "draft-new", image: "image-new", state: "empty", detail: "", percent: null, phase: "stopped", host: null, from_release: null, size, iso: false, owner: "admin", created: now }, releases: [] };
 
-  const course = (id, name, release, extra) => ({ id, name, image: debian.id, image_name: debian.name, release: release.id, release_version: release.version, follow_newest: true, size, persistence: "throwaway", outside: false, my_role: "teacher", students: 0, running: 0, cold_reason: null, created: now, ...extra });
+  const course = (id, name, release, extra) => ({ id, name, image: debian.id, image_name: debian.name, release: release.id, release_version: release.version, follow_newest: true, size, persistence: "throwaway", outside: false, spice: false, my_role: "teacher", students: 0, running: 0, cold_reason: null, created: now, ...extra });
   const courses = [
     course("course-py", "Introduction to Python", debian.releases[0], {}),
     course("course-office", "文書處理", debian.releases[1], { follow_newest: false, persistence: "persistent", outside: true, size: { vcpus: 2, memory_mib: 1024 }, cold_reason: "the desktop size is not the one that v2 was sealed with (1 CPU, 768 MiB)" }),
