@@ -9,7 +9,7 @@
 //! | who | requests |
 //! |---|---|
 //! | anybody | `POST session`, `POST session/one-time`, `GET health` |
-//! | signed in | `GET session`, `DELETE session`, `GET sessions`, `DELETE sessions/{id}`, `POST password`, `GET desktops`, `GET courses`, `GET events` (server-sent) |
+//! | signed in | `GET session`, `DELETE session`, `GET sessions`, `DELETE sessions/{id}`, `POST password`, `GET desktops`, `GET courses`, `GET timetable`, `GET timetable/{week,now}`, `GET events` (server-sent) |
 //! | own desktop, or staff of its course | `GET desktops/{id}`, `POST desktops/{id}/{start,stop,suspend,reset}`, `POST desktops/{id}/{console-ticket,native-viewer,spice-viewer}`, `GET console/{ticket}` (WebSocket), `GET`/`PUT desktops/{id}/clipboard` |
 //! | course staff | `POST desktops`, `DELETE desktops/{id}`, `GET desktops/{id}/history`, `GET desktops/{id}/samples`, `POST courses/{id}/{start,stop,suspend,reset}`, `POST courses/{id}/hand-out`, `GET courses/{id}/roster`, `POST courses/{id}/roster/preview`, `PUT courses/{id}/roster`, `PUT`/`DELETE courses/{id}/members/{user}`, `PATCH courses/{id}`, `GET`/`PATCH courses/{id}/network`, `PUT`/`DELETE courses/{id}/exam`, `GET`/`PUT courses/{id}/timetable`, `POST timetable/lessons`, `PUT`/`DELETE timetable/lessons/{id}`, `PUT`/`DELETE timetable/lessons/{id}/exceptions/{date}`, `POST timetable/import`, `POST timetable/import/preview`, `GET operations`, `GET operations/{id}`, `POST operations/{id}/cancel` |
 //! | teachers | `POST courses`, `GET images`, `GET images/{id}`, `POST images`, `PATCH images/{id}`, `POST images/{id}/draft`, `GET`/`DELETE drafts/{id}`, `POST drafts/{id}/{start,stop,seal,console-ticket}`, `PUT drafts/{id}/upload`, `GET releases/{id}`, `POST releases/{id}/{retire,offer}`, `GET hosts`, `GET hosts/{id}/samples`, `GET energy`, `GET storage`, `GET network`, `GET users` |
@@ -25,6 +25,7 @@ pub mod moves;
 pub mod networks;
 pub mod operations;
 pub mod restore_points;
+pub mod timetable;
 pub mod wording;
 
 use serde::{Deserialize, Serialize};

@@ -245,6 +245,67 @@ pub const CATALOGUE: &[(&str, &str)] = &[
         "plan.too_old",
         "the plan is older than 10 minutes, so the classroom may be another by now: plan again",
     ),
+    // Restore points.
+    ("desktop.going_back", "going back to a restore point"),
+    ("point.stays", "{why}. The desktop stays as it was"),
+    ("point.damaged", "the restore point is damaged: {why}"),
+    (
+        "point.no_room",
+        "there is no room for it on the slow tier: it needs about {need} MiB, and {free} MiB are free. Delete restore points that nobody needs, or add space",
+    ),
+    (
+        "point.cold",
+        "it was booted cold, so it shares no memory with its release: stop it to keep its disk, or reset it",
+    ),
+    (
+        "point.suspended",
+        "it is suspended and stays as it is until it is started: start it first",
+    ),
+    (
+        "point.stopped",
+        "it does not run, and nothing is kept of a throw-away desktop that does not run: start it first",
+    ),
+    (
+        "point.silent",
+        "nothing is heard of its host, so it may still run there: see to the host first",
+    ),
+    ("point.other_order", "another order about it is under way"),
+    (
+        "point.not_taken",
+        "no restore point can be taken of it: {why}",
+    ),
+    (
+        "point.nobody_runs",
+        "no desktop of this course runs, so there is nothing to take a restore point of: start them first",
+    ),
+    (
+        "point.nothing_to_undo",
+        "there is no restore to undo: what was before one is kept until the next class",
+    ),
+    (
+        "point.not_kept",
+        "what is there now could not be kept: {why}",
+    ),
+    (
+        "point.teachers_only",
+        "in this course only teachers restore desktops: ask yours",
+    ),
+    (
+        "point.already",
+        "the desktop of {name} is being restored already: wait until that is over, or call it off",
+    ),
+    (
+        "point.power_cut",
+        "It was booted cold: its disk is kept as a power cut would leave it.",
+    ),
+    (
+        "point.disk_booted",
+        "its disk was restored, so it is booted",
+    ),
+    (
+        "point.own_disk_booted",
+        "its own disk was brought back, so it is booted",
+    ),
     // Steps of a start and what desktops say.
     ("desktop.waiting_turn", "waiting for its turn"),
     ("desktop.starting_machine", "starting the machine"),
@@ -334,6 +395,14 @@ pub const CATALOGUE: &[(&str, &str)] = &[
     ),
     ("notice.shut_down_inside", "It was shut down from inside."),
     ("notice.called_off", "The order was called off."),
+    (
+        "notice.disk_waits",
+        "It stands still: the file server has nothing left to extend its disk with. Nothing is lost; it goes on by itself when there is room.",
+    ),
+    (
+        "notice.disk_lost",
+        "Its disk is lost, because its snapshot on the file server became full. Reset it, or restore a restore point.",
+    ),
     (
         "notice.memory",
         "{host} ran out of memory, so it was suspended; start it to go on where you were.",
@@ -586,6 +655,74 @@ pub const CATALOGUE: &[(&str, &str)] = &[
     (
         "roster.no_role",
         "{word} is no role: write student or teacher",
+    ),
+    // The timetable.
+    (
+        "timetable.goes_on",
+        "its desktops go on for the lesson at {time}",
+    ),
+    (
+        "timetable.recurs",
+        "it recurs {how}; only weekly and daily events are taken over",
+    ),
+    (
+        "timetable.rule_has",
+        "its rule has {what}, which is not taken over",
+    ),
+    (
+        "timetable.no_begin",
+        "it does not say when it begins (DTSTART)",
+    ),
+    (
+        "timetable.no_end",
+        "it does not say when it ends (DTEND or DURATION)",
+    ),
+    (
+        "timetable.lasts",
+        "it lasts {minutes} minutes; a lesson lasts 1 to 1440",
+    ),
+    (
+        "timetable.first_day",
+        "it begins on a day that its rule does not name",
+    ),
+    (
+        "timetable.whole_day",
+        "it is a whole day that recurs: enter it as a holiday for each year",
+    ),
+    ("timetable.no_zone", "there is no time zone {zone}"),
+    (
+        "timetable.zone_like",
+        "there is no time zone {zone}: write for example Asia/Taipei or Europe/Berlin",
+    ),
+    ("timetable.file", "the calendar file can't be read: {why}"),
+    ("timetable.file_line", "line {line}: {why}"),
+    (
+        "timetable.file_problems",
+        "{count} events can't be taken over, the first in line {line}: {why}. Nothing was changed: mend the file, or leave them out",
+    ),
+    (
+        "timetable.not_a_calendar",
+        "this is no calendar: it does not begin with BEGIN:VCALENDAR",
+    ),
+    (
+        "timetable.begins_with",
+        "a calendar begins with BEGIN:VCALENDAR",
+    ),
+    (
+        "timetable.not_that_day",
+        "the lesson does not take place on {date}, so there is nothing to change on that day",
+    ),
+    (
+        "timetable.every_needs_first",
+        "a lesson that does not come every week needs a first day, from which its weeks are counted",
+    ),
+    (
+        "timetable.last_before_first",
+        "the last day is before the first",
+    ),
+    (
+        "timetable.floor_above_ceiling",
+        "lead_floor_minutes must not be above lead_ceiling_minutes",
     ),
 ];
 

@@ -143,7 +143,7 @@ impl App {
 
     /// The controller's clock.
     pub fn now(&self) -> UnixMillis {
-        jiff::Timestamp::now().as_millisecond()
+        self.config.clock.now()
     }
 
     /// The settings as they are now.

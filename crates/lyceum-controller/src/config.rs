@@ -11,6 +11,23 @@ pub const SOCKET: &str = "controller.sock";
 /// Name of the file that holds the way in for the first admin.
 pub const FIRST_SIGN_IN: &str = "first-sign-in";
 
+/// The controller's clock: the machine's, which a rehearsal of other times sets ahead.
+#[derive(Debug, Clone, Default)]
+pub struct Clock(std::sync::Arc<std::sync::atomic::AtomicI64>);
+
+impl Clock {
+    /// Now, milliseconds since 1970 UTC.
+    pub fn now(&self) -> lyceum_model::UnixMillis {
+        let ahead = self.0.load(std::sync::atomic::Ordering::SeqCst);
+        jiff::Timestamp::now().as_millisecond() + ahead
+    }
+
+    /// Sets it so far ahead of the machine's, milliseconds.
+    pub fn set_ahead(&self, ms: i64) {
+        self.0.store(ms, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
 /// Set-up of a controller.
 #[derive(Debug, Clone)]
 pub struct ControllerConfig {
@@ -36,23 +53,6 @@ pub struct ControllerConfig {
     pub native_listen: Option<SocketAddr>,
     /// Where native SPICE clients connect; `None`: there is no such port. Port 0: any free one.
     pub spice_listen: Option<SocketAddr>,
-}
-
-impl PublicTls {
-    /// Whether the certificate is of the classroom's own CA, where there is one.
-    pub fn is_own(&self) -> bool {
-        match self {
-            PublicTls::Auto | PublicTls::Own => true,
-            PublicTls::Files { .. } => false,
-        }
-    }
-}
-
-/// TLS towards browsers.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum PublicTls {
-    /// Plain HTTP on loopback, else a certificate of the classroom's own CA.
-    #[default]
     /// Courses' networks; `None`: desktops get QEMU's user network, each alone, and every port is open to all.
     pub network: Option<NetworkConfig>,
     /// Proxies of the school: of their requests the header `X-Forwarded-For` says where they come from. Nobody
@@ -84,6 +84,23 @@ pub struct NetworkConfig {
 fn segments() -> Net {
     let first = IpAddr::from([10, 128, 0, 0]);
     Net::new(first, 9).unwrap_or_else(|| Net::single(first))
+}
+
+impl PublicTls {
+    /// Whether the certificate is of the classroom's own CA, where there is one.
+    pub fn is_own(&self) -> bool {
+        match self {
+            PublicTls::Auto | PublicTls::Own => true,
+            PublicTls::Files { .. } => false,
+        }
+    }
+}
+
+/// TLS towards browsers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum PublicTls {
+    /// Plain HTTP on loopback, else a certificate of the classroom's own CA.
+    #[default]
     Auto,
     /// A certificate of the classroom's own CA.
     Own,
@@ -110,6 +127,9 @@ impl ControllerConfig {
             power_commands: Default::default(),
             native_listen: None,
             spice_listen: None,
+            network: None,
+            trusted_proxies: Vec::new(),
+            clock: Clock::default(),
         }
     }
 
@@ -127,9 +147,6 @@ impl ControllerConfig {
 
     /// Whether browsers speak TLS with it.
     pub fn serves_tls(&self) -> bool {
-            network: None,
-            trusted_proxies: Vec::new(),
-            clock: Clock::default(),
         match self.tls {
             PublicTls::Auto => !self.listen.ip().is_loopback(),
             PublicTls::Own | PublicTls::Files { .. } => true,

@@ -25,6 +25,7 @@ pub mod reads;
 pub mod reconcile;
 pub mod roster;
 pub mod server;
+pub mod timetable;
 
 pub use app::{App, StartError};
 pub use config::{ControllerConfig, NetworkConfig, PublicTls};

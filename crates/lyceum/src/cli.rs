@@ -100,6 +100,9 @@ pub enum Command {
     Samples(samples::SamplesCommand),
     /// Rehearse weeks of a whole school on simulated hosts, and compare policies
     Sim(sim::SimArgs),
+    /// When courses meet, and what is done before and after
+    #[command(subcommand)]
+    Timetable(timetable::TimetableCommand),
     /// Work that takes time
     #[command(subcommand)]
     Operation(operation::OperationCommand),

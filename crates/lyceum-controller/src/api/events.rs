@@ -62,7 +62,8 @@ impl Listener {
                 Err(_) => false,
             },
             "settings" => true,
-            "image" | "draft" | "release" | "host" | "operation" | "restore_point" | "restore" => {
+            "image" | "draft" | "release" | "host" | "operation" | "restore_point" | "restore"
+            | "timetable" => {
                 self.actor.is_teacher()
             }
             "user" => {

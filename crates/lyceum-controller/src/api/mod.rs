@@ -26,6 +26,8 @@ pub mod roster;
 pub mod samples;
 pub mod session;
 pub mod settings;
+pub mod timetable;
+pub mod timetable_file;
 pub mod users;
 
 use crate::app::App;
@@ -54,9 +56,9 @@ fn resources() -> OpenApiRouter<App> {
         .merge(operations::routes())
         .merge(hosts::routes())
         .merge(moves::routes())
+        .merge(networks::routes())
         .merge(plans::routes())
         .merge(power::routes())
-        .merge(networks::routes())
         .merge(samples::routes())
         .merge(events::routes())
         .merge(desktops::routes())
@@ -68,6 +70,7 @@ fn resources() -> OpenApiRouter<App> {
         .merge(join::routes())
         .merge(courses::routes())
         .merge(roster::routes())
+        .merge(timetable::routes())
         .merge(images::routes())
         .merge(drafts::routes())
         .merge(releases::routes())
@@ -242,9 +245,6 @@ async fn guard(State(app): State<App>, mut request: Request, next: Next) -> Resp
     response
 }
 
-fn check_site(app: &App, request: &Request) -> Result<(), ApiFailure> {
-}
-
 /// Puts the address in place that a proxy of the school passed the request on for.
 fn through_proxy(app: &App, request: &mut Request) {
     let trusted = &app.config.trusted_proxies;
@@ -262,6 +262,9 @@ fn through_proxy(app: &App, request: &mut Request) {
         .collect();
     let from = crate::network::forwarded(&said.join(","), peer, trusted);
     request.extensions_mut().insert(Origin::Network(from));
+}
+
+fn check_site(app: &App, request: &Request) -> Result<(), ApiFailure> {
     // HTTP/2 has it in the address instead of a header.
     let host = request
         .uri()

@@ -277,6 +277,12 @@ struct View<'a> {
 }
 
 impl View<'_> {
+    /// Whether its lesson was there in time; nobody missed what was entered later.
+    fn known_before(&self, o: &Occurrence) -> bool {
+        let mut rows = self.school.rows.iter();
+        rows.any(|row| row.id.as_str() == o.lesson && row.created < o.begin)
+    }
+
     fn shown(&self, o: &Occurrence, clashing: bool) -> Option<api::Occurrence> {
         let (course_name, _) = self.seen.name(&o.course)?;
         let course: CourseId = o.course.parse().ok()?;
@@ -287,7 +293,7 @@ impl View<'_> {
             _ if self.now < o.begin => OccurrenceState::Planned,
             _ if self.now < o.end => OccurrenceState::On,
             Some(row) if row.ended.is_none() => OccurrenceState::Ending,
-            None if starts => OccurrenceState::Missed,
+            None if starts && self.known_before(o) => OccurrenceState::Missed,
             _ => OccurrenceState::Done,
         };
         let zone = &self.school.table.zone;

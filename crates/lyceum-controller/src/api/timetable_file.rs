@@ -89,9 +89,9 @@ async fn apply(
     Json(body): Json<CalendarFile>,
 ) -> Result<Json<FileResult>, ApiFailure> {
     let mine = mine(&app, &actor, &body).await?;
+    let mut school = School::load(&app.store).await?;
     let mut tx = app.store.begin_write().await?;
     // Nobody else writes meanwhile, so what is read here is what is compared.
-    let mut school = School::load(&app.store).await?;
     school.rows = rows::lessons_tx(&mut tx).await?;
     school.days = rows::school_days_tx(&mut tx).await?;
     let plan = planned(&app, &body, &mine, &school)?;

@@ -15,26 +15,26 @@
 //! | [`samples`] | what was measured, in the store |
 //! | [`power`] | hosts on and off |
 //! | [`allocation`] | plans, made and carried out |
-//! | [`restore_points`] | points that were asked for, desktops back at theirs |
-//! | [`point_schedule`] | points that courses' schedules ask for, and no more than they keep |
 //! | [`prepare`] | releases verified on every host before they are asked for |
 //! | [`pressure`] | room on a host that runs out of real memory |
+//! | [`timetable`] | desktops ready at the bell, and ended after the lesson |
 //! | [`sweep`] | nothing is left on the tiers that no row names |
 
 pub mod act;
 pub mod allocation;
 pub mod hand_out;
-pub mod networks;
 pub mod moves;
+pub mod networks;
 pub mod observe;
 pub mod point_schedule;
-pub mod restore_points;
 pub mod power;
 pub mod prepare;
 pub mod pressure;
+pub mod restore_points;
 pub mod samples;
 pub mod step;
 pub mod sweep;
+pub mod timetable;
 pub mod watch;
 
 use crate::app::App;
@@ -64,6 +64,7 @@ pub fn spawn(app: &App) -> JoinSet<()> {
     set.spawn(allocation::run(app.clone()));
     set.spawn(pressure::run(app.clone()));
     set.spawn(sweep::run(app.clone()));
+    set.spawn(timetable::run(app.clone()));
     set
 }
 

@@ -76,6 +76,9 @@ pub fn table() -> Vec<Row> {
     const TEACHERS: &str = "UFFAAA";
     const ADMINS: &str = "UFFFFA";
     let csv = json!({"csv": "login\nstudent\n", "remove_missing": false, "create_accounts": false});
+    const ICS: &str = "BEGIN:VCALENDAR\nEND:VCALENDAR";
+    let lesson = json!({"course": "course-a", "weekday": "mon", "begin": "08:10", "end": "10:00"});
+    let days = json!({"kind": "holiday", "name": "h", "first": "2026-11-23", "last": "2026-11-23"});
     vec![
         row("GET", "/health", "/health", ANYBODY),
         with(row("POST", "/session", "/session", ANYBODY), json!({"login": "student", "password": PASSWORD})),
@@ -129,9 +132,6 @@ pub fn table() -> Vec<Row> {
         row("GET", "/courses/{id}/point-schedule", "/courses/course-a/point-schedule", STAFF),
         with(row("PUT", "/courses/{id}/point-schedule", "/courses/course-a/point-schedule", STAFF), json!({"every_min": 10, "keep_last": 6, "keep_hourly": 0, "own_restore": true})),
         row("GET", "/courses/{id}/roster", "/courses/course-a/roster", STAFF),
-        with(row("POST", "/courses/{id}/roster/preview", "/courses/course-a/roster/preview", STAFF), csv.clone()),
-        with(row("PUT", "/courses/{id}/roster", "/courses/course-a/roster", STAFF), csv),
-        with(row("PUT", "/courses/{id}/members/{user}", "/courses/course-a/members/spare", STAFF), json!({"role": "student"})),
         row("GET", "/courses/{id}/network", "/courses/course-a/network", STAFF),
         with(row("PATCH", "/courses/{id}/network", "/courses/course-a/network", STAFF), json!({"internet": "list", "allowed": ["example.org"]})),
         // 409 for those who may: there is no gateway here.
@@ -140,7 +140,29 @@ pub fn table() -> Vec<Row> {
         row("GET", "/network", "/network", TEACHERS),
         row("GET", "/network/gateway", "/network/gateway", ADMINS),
         with(row("PUT", "/network/gateway", "/network/gateway", ADMINS), json!({"revision": "x", "problem": null, "repaired": []})),
+        with(row("POST", "/courses/{id}/roster/preview", "/courses/course-a/roster/preview", STAFF), csv.clone()),
+        with(row("PUT", "/courses/{id}/roster", "/courses/course-a/roster", STAFF), csv),
+        with(row("PUT", "/courses/{id}/members/{user}", "/courses/course-a/members/spare", STAFF), json!({"role": "student"})),
         row("DELETE", "/courses/{id}/members/{user}", "/courses/course-a/members/student", STAFF),
+        row("GET", "/timetable", "/timetable", SIGNED_IN),
+        row("GET", "/timetable/week", "/timetable/week?first=2026-11-23", SIGNED_IN),
+        row("GET", "/timetable/now", "/timetable/now", SIGNED_IN),
+        with(row("PATCH", "/timetable/rules", "/timetable/rules", ADMINS), json!({"acts": true})),
+        with(row("POST", "/timetable/lessons", "/timetable/lessons", STAFF), lesson.clone()),
+        with(row("PUT", "/timetable/lessons/{id}", "/timetable/lessons/lesson-a", STAFF), lesson),
+        row("DELETE", "/timetable/lessons/{id}", "/timetable/lessons/lesson-a", STAFF),
+        with(row("PUT", "/timetable/lessons/{id}/exceptions/{date}", "/timetable/lessons/lesson-a/exceptions/2026-11-23", STAFF), json!({"cancelled": true})),
+        row("DELETE", "/timetable/lessons/{id}/exceptions/{date}", "/timetable/lessons/lesson-a/exceptions/2026-11-23", STAFF),
+        with(row("POST", "/timetable/days", "/timetable/days", ADMINS), days.clone()),
+        with(row("PUT", "/timetable/days/{id}", "/timetable/days/days-a", ADMINS), days),
+        row("DELETE", "/timetable/days/{id}", "/timetable/days/days-a", ADMINS),
+        row("GET", "/courses/{id}/timetable", "/courses/course-a/timetable", STAFF),
+        with(row("PUT", "/courses/{id}/timetable", "/courses/course-a/timetable", STAFF), json!({"starts": true, "at_end": "suspend", "grace_minutes": 5})),
+        with(row("POST", "/timetable/import/preview", "/timetable/import/preview", STAFF), json!({"ics": ICS, "course": "course-a"})),
+        with(row("POST", "/timetable/import", "/timetable/import", STAFF), json!({"ics": ICS, "course": "course-a"})),
+        // Of all one's courses; holidays are everybody's.
+        with(row("POST", "/timetable/import", "/timetable/import", TEACHERS), json!({"ics": ICS})),
+        with(row("POST", "/timetable/import", "/timetable/import", ADMINS), json!({"ics": ICS, "holidays": true})),
         row("GET", "/operations", "/operations", TEACHERS),
         row("GET", "/operations/{id}", "/operations/operation-a", UNSEEN),
         row("POST", "/operations/{id}/cancel", "/operations/operation-a/cancel", UNSEEN),

@@ -19,6 +19,7 @@ use lyceum_store::releases::{self, NewRelease};
 use lyceum_store::sessions::{self, Session};
 use lyceum_store::users::{self, Role, User};
 use lyceum_store::{agents, desktops, restore_points};
+use lyceum_store::timetable;
 use serde_json::Value;
 use sqlx::Row;
 use tokio::sync::OnceCell;
@@ -299,6 +300,30 @@ impl World {
                 restore_points::put(&mut tx, &point).await.unwrap();
             }
         }
+        let lesson = serde_json::json!({
+            "id": "", "course": "", "room": null, "title": "", "begin": "08:10", "minutes": 50, "zone": null,
+            "when": {"kind": "weekly", "weekday": "mon", "every_weeks": 1, "from": null, "until": null},
+            "exceptions": {},
+        });
+        let lesson = timetable::LessonRow {
+            id: "lesson-a".parse().unwrap(),
+            course: "course-a".parse().unwrap(),
+            uid: None,
+            lesson: serde_json::from_value(lesson).unwrap(),
+            created: 1,
+        };
+        timetable::put_lesson(&mut tx, &lesson).await.unwrap();
+        let first: jiff::civil::Date = "2026-12-24".parse().unwrap();
+        let days = timetable::SchoolDays {
+            id: "days-a".parse().unwrap(),
+            kind: timetable::DaysKind::Holiday,
+            span: lyceum_timetable::Span {
+                name: "h".into(),
+                first,
+                last: first,
+            },
+        };
+        timetable::put_school_days(&mut tx, &days).await.unwrap();
         tx.commit().await.unwrap();
         World {
             router: api::router(app.clone()),

@@ -8,6 +8,7 @@ mod allocation;
 mod console;
 mod moves;
 mod restore_points;
+mod timetable;
 mod world;
 
 use serde_json::{Value, json};

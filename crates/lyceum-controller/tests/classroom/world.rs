@@ -41,6 +41,8 @@ pub struct Classroom {
     course: CourseId,
     teacher: UserId,
     release: ReleaseId,
+    /// The controller's, over its restarts.
+    clock: lyceum_controller::config::Clock,
     /// Other than SQLite in the controller's directory.
     store_url: Option<String>,
 }
@@ -127,6 +129,7 @@ impl Classroom {
             course,
             teacher,
             release: "none".parse().unwrap(),
+            clock: Default::default(),
             store_url,
             dir,
         };
@@ -253,6 +256,7 @@ impl Classroom {
         let config = ControllerConfig {
             store_url: self.store_url.clone(),
             native_listen: Some(any),
+            clock: self.clock.clone(),
             power_commands: BTreeMap::from([(
                 "test".to_owned(),
                 vec![
@@ -443,6 +447,12 @@ impl Classroom {
     /// Runs something asynchronous beside the classroom.
     pub fn run<T>(&self, work: impl Future<Output = T>) -> T {
         self.client.block_on(work)
+    }
+
+    /// From now on the controller's clock goes on from this time, milliseconds since 1970.
+    pub fn set_clock(&self, now: i64) {
+        let machine = jiff::Timestamp::now().as_millisecond();
+        self.clock.set_ahead(now - machine);
     }
 
     pub fn teacher(&self) -> String {

@@ -19,6 +19,7 @@ pub mod settings;
 pub mod sim;
 pub mod status;
 pub mod storage;
+pub mod timetable;
 pub mod user;
 
 use crate::exit::Exit;
