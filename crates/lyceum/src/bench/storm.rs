@@ -421,7 +421,7 @@ mod tests {
         let args = Args {
             fast: dir.path().into(),
             slow: dir.path().into(),
-            desktops: 4,
+            desktops: 16,
             image_mib: 16,
             seed: 1,
             output: Output {
