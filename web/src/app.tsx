@@ -5,6 +5,7 @@ import { ApiError, whenSignedOut } from "./api/client";
 import { useMe } from "./api/queries";
 import { LanguageProvider, useWords } from "./i18n";
 import { AccountPage } from "./pages/account/account";
+import { AllocationPage } from "./pages/allocation/allocation";
 import { AuditPage } from "./pages/audit/audit";
 import { CoursePage } from "./pages/courses/course";
 import { CoursesPage } from "./pages/courses/courses";
@@ -46,6 +47,7 @@ const pages: Page[] = [
   ["/images/:id", "staff", (t) => t.nav.images, (p) => <ImagePage key={p.id} id={p.id ?? ""} />],
   ["/hosts", "staff", (t) => t.nav.hosts, () => <HostsPage />],
   ["/operations", "staff", (t) => t.nav.operations, () => <OperationsPage />],
+  ["/allocation", "admin", (t) => t.nav.allocation, () => <AllocationPage />],
   ["/people", "admin", (t) => t.nav.people, () => <PeoplePage />],
   ["/audit", "admin", (t) => t.nav.audit, () => <AuditPage />],
   ["/settings", "admin", (t) => t.nav.settings, () => <SettingsPage />],

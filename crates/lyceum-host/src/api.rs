@@ -333,6 +333,7 @@ async fn seal(
     Path(draft): Path<DraftId>,
     Json(request): Json<SealRequest>,
 ) -> Answer<SealStatus> {
+    let _taken_in = agent.going_off.may_take_in().await?;
     seal::begin(&agent, draft, request).await.map(Json)
 }
 

@@ -3,6 +3,8 @@ import { del, patch, post, put, query, upload, request } from "./client";
 import type {
   Accepted,
   AgentKind,
+  Allocation,
+  AllocationNow,
   ClipboardText,
   ConsoleTicket,
   NativeViewer,
@@ -21,7 +23,11 @@ import type {
   Member,
   OneTimeLink,
   Operation,
+  PlanMode,
+  PlanRecord,
   PointSchedule,
+  PowerSetup,
+  PowerShown,
   Release,
   RosterChange,
   RosterCsv,
@@ -126,6 +132,16 @@ export const hosts = {
   drain: (id: string) => post<Accepted>(`hosts/${id}/drain`),
   resume: (id: string) => post<void>(`hosts/${id}/resume`),
   joinToken: (kind: AgentKind, name: string) => post<JoinToken>("join-tokens", { kind, name }),
+  powerOn: (id: string) => post<PowerShown>(`hosts/${id}/power/on`),
+  powerOff: (id: string) => post<PowerShown>(`hosts/${id}/power/off`),
+  setPower: (id: string, setup: PowerSetup, password: string | null) => put<PowerShown>(`hosts/${id}/power`, { setup, password }),
+};
+
+export const allocation = {
+  change: (body: Allocation) => put<AllocationNow>("allocation", body),
+  plan: (mode: PlanMode | null, act: boolean) => post<PlanRecord>("plans", { mode, act }),
+  run: (id: string) => post<PlanRecord>(`plans/${id}/run`),
+  stop: (id: string) => post<PlanRecord>(`plans/${id}/stop`),
 };
 
 export const operations = {

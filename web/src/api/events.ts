@@ -27,6 +27,8 @@ export function staleKeys(kind: string): string[] | null {
       return ["restore-points"];
     case "settings":
       return ["settings", "me"];
+    case "plan":
+      return ["plans", "allocation", "hosts"];
     default:
       return null;
   }

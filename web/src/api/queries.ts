@@ -4,11 +4,13 @@ import { keepPreviousData, useInfiniteQuery, useQuery } from "@tanstack/react-qu
 import { get, query } from "./client";
 import { isMoving } from "../lib/phase";
 import type {
+  AllocationNow,
   AuditEntry,
   Course,
   CoursePoints,
   Desktop,
   DesktopHistory,
+  EnergyDay,
   Health,
   Host,
   Image,
@@ -17,8 +19,11 @@ import type {
   Move,
   Operation,
   Page,
+  PlanRecord,
   PointSchedule,
+  PowerShown,
   RestorePoint,
+  Samples,
   Session,
   Settings,
   Storage,
@@ -140,6 +145,29 @@ export const usePointSchedule = (course: string) =>
   useQuery({
     queryKey: ["restore-points", "schedule", course],
     queryFn: ({ signal }) => get<PointSchedule>(`courses/${course}/point-schedule`, signal),
+  });
+
+export const useSamples = (host: string, hours: number) =>
+  useQuery({
+    queryKey: ["samples", host, hours],
+    queryFn: ({ signal }) => get<Samples>(`hosts/${host}/samples${query({ hours })}`, signal),
+    refetchInterval: 60_000,
+  });
+
+export const usePower = (host: string) =>
+  useQuery({ queryKey: ["power", host], queryFn: ({ signal }) => get<PowerShown>(`hosts/${host}/power`, signal) });
+
+export const useEnergy = () =>
+  useQuery({ queryKey: ["energy"], queryFn: ({ signal }) => get<EnergyDay[]>("energy", signal), refetchInterval: 60_000 });
+
+export const useAllocation = () =>
+  useQuery({ queryKey: ["allocation"], queryFn: ({ signal }) => get<AllocationNow>("allocation", signal), refetchInterval: 15_000 });
+
+export const usePlans = () =>
+  useQuery({
+    queryKey: ["plans"],
+    queryFn: ({ signal }) => get<Page<PlanRecord>>("plans", signal).then((page) => page.items),
+    refetchInterval: (q) => (q.state.data?.some((p) => p.state === "running") ? 1000 : 15_000),
   });
 
 export const useStorage = () =>

@@ -4,6 +4,24 @@
  */
 
 export interface paths {
+    "/api/v1/allocation": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What is wanted just now, with all settings. */
+        get: operations["get_allocation"];
+        /** Change how hosts are allocated; what is left out gets its default. */
+        put: operations["put_allocation"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/audit": {
         parameters: {
             query?: never;
@@ -78,6 +96,27 @@ export interface paths {
         patch: operations["patch_courses_id"];
         trace?: never;
     };
+    "/api/v1/courses/{id}/exam": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Begin an examination, or change when it ends: only the allowed destinations stay open, and no
+         *     desktop reaches another. What is open to other places is cut.
+         */
+        put: operations["put_courses_id_exam"];
+        post?: never;
+        /** End an examination. */
+        delete: operations["delete_courses_id_exam"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/courses/{id}/hand-out": {
         parameters: {
             query?: never;
@@ -111,6 +150,24 @@ export interface paths {
         options?: never;
         head?: never;
         patch?: never;
+        trace?: never;
+    };
+    "/api/v1/courses/{id}/network": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** How far out a course's desktops reach, and each other. */
+        get: operations["get_courses_id_network"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        /** Change that. It holds for desktops that run, too, from now on, where there is a gateway. */
+        patch: operations["patch_courses_id_network"];
         trace?: never;
     };
     "/api/v1/courses/{id}/point-schedule": {
@@ -286,6 +343,24 @@ export interface paths {
         put?: never;
         /** Suspends the class. */
         post: operations["post_courses_id_suspend"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/courses/{id}/timetable": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What the timetable does for a course. */
+        get: operations["get_courses_id_timetable"];
+        /** Say what the timetable does for a course. */
+        put: operations["put_courses_id_timetable"];
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -483,6 +558,43 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/desktops/{id}/samples": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Measurements of a desktop. */
+        get: operations["get_desktops_id_samples"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/desktops/{id}/spice-viewer": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * A file for `remote-viewer` at the address that this request comes from, with a one-time password. Its course must
+         *     allow SPICE.
+         */
+        post: operations["post_desktops_id_spice_viewer"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/desktops/{id}/start": {
         parameters: {
             query?: never;
@@ -660,6 +772,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/energy": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Energy by day, estimated from the watts that hosts are said to draw; oldest first. */
+        get: operations["get_energy"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/events": {
         parameters: {
             query?: never;
@@ -745,6 +874,58 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/hosts/{id}/power": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** How a host is switched. */
+        get: operations["get_hosts_id_power"];
+        /** Sets how a host is switched. Passwords are kept in a file of the controller's and never given back. */
+        put: operations["put_hosts_id_power"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/hosts/{id}/power/off": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Switches a host off; refused while a desktop is on it or on its way to it. */
+        post: operations["post_hosts_id_power_off"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/hosts/{id}/power/on": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Brings a host up. */
+        post: operations["post_hosts_id_power_on"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/hosts/{id}/resume": {
         parameters: {
             query?: never;
@@ -756,6 +937,23 @@ export interface paths {
         put?: never;
         /** Lets a host take desktops again. */
         post: operations["post_hosts_id_resume"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/hosts/{id}/samples": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Measurements of a host. */
+        get: operations["get_hosts_id_samples"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -850,6 +1048,41 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/network": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The classroom's network at a glance. */
+        get: operations["get_network"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/network/gateway": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What the gateway is to bring about. For `lyceum gateway`, through the local socket. */
+        get: operations["get_network_gateway"];
+        /** What the gateway did. */
+        put: operations["put_network_gateway"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/operations": {
         parameters: {
             query?: never;
@@ -912,6 +1145,75 @@ export interface paths {
         put?: never;
         /** Change the own password; every other own session ends. */
         post: operations["post_password"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/plans": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The newest first. */
+        get: operations["get_plans"];
+        put?: never;
+        /** Makes a plan now: to be looked at, or to be carried out at once. A person's order does not wait for the pause. */
+        post: operations["post_plans"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/plans/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A plan with what went into it. */
+        get: operations["get_plans_id"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/plans/{id}/run": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Has a plan carried out that was shown less than 10 minutes ago. */
+        post: operations["post_plans_id_run"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/plans/{id}/stop": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Calls a plan off; the step that was begun comes to its end. */
+        post: operations["post_plans_id_stop"];
         delete?: never;
         options?: never;
         head?: never;
@@ -985,6 +1287,23 @@ export interface paths {
         post?: never;
         /** Deletes a restore point. */
         delete: operations["delete_restore_points_id"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/samples/sessions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** From when to when desktops ran, out of the ten-minute averages: what `lyceum sim --sessions` replays. */
+        get: operations["get_samples_sessions"];
+        put?: never;
+        post?: never;
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -1095,6 +1414,199 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/timetable": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What of the timetable concerns whoever asks: admins all, others their courses. */
+        get: operations["get_timetable"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/timetable/days": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Add a term or a holiday. */
+        post: operations["post_timetable_days"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/timetable/days/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /** Change a term or a holiday. */
+        put: operations["put_timetable_days_id"];
+        post?: never;
+        /** Delete a term or a holiday. */
+        delete: operations["delete_timetable_days_id"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/timetable/import": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Take over a calendar file: all of it or, when something in it can't be and `skip_problems` is not
+         *     said, nothing. Events of courses that were not found are left out.
+         */
+        post: operations["post_timetable_import"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/timetable/import/preview": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** What a calendar file would change. Changes nothing. */
+        post: operations["post_timetable_import_preview"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/timetable/lessons": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Add a lesson. */
+        post: operations["post_timetable_lessons"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/timetable/lessons/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /** Change a lesson. Exceptions on days that its rule still names stay. */
+        put: operations["put_timetable_lessons_id"];
+        post?: never;
+        /** Delete a lesson. */
+        delete: operations["delete_timetable_lessons_id"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/timetable/lessons/{id}/exceptions/{date}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /** Have one occurrence of a weekly lesson cancelled or moved. */
+        put: operations["put_timetable_lessons_id_exceptions_date"];
+        post?: never;
+        /** Have it take place as its rule says again. */
+        delete: operations["delete_timetable_lessons_id_exceptions_date"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/timetable/now": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What is on, what comes next, and what the timetable wants of the hosts. */
+        get: operations["get_timetable_now"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/timetable/rules": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        /** Change what the timetable does, for the whole school. */
+        patch: operations["patch_timetable_rules"];
+        trace?: never;
+    };
+    "/api/v1/timetable/week": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What takes place on some days. */
+        get: operations["get_timetable_week"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/users": {
         parameters: {
             query?: never;
@@ -1167,6 +1679,92 @@ export interface components {
          * @enum {string}
          */
         AgentKind: "host" | "storage";
+        /** @description How the classroom allocates its hosts: everything can be changed. */
+        Allocation: {
+            /**
+             * @description Plans are made and carried out by themselves. Otherwise only when somebody orders it.
+             * @default false
+             */
+            automatic: boolean;
+            /**
+             * Format: int32
+             * @description How often it is looked whether there is something to do, minutes; 1 to 1440.
+             * @default 5
+             */
+            every_minutes: number;
+            /**
+             * Format: int32
+             * @description Minute samples are kept this long, hours; 1 to 168.
+             * @default 48
+             */
+            keep_minutes_h: number;
+            /**
+             * Format: int32
+             * @description Ten-minute averages are kept this long, days; 1 to 400.
+             * @default 42
+             */
+            keep_tens_days: number;
+            /**
+             * Format: int32
+             * @description How long a host may take to go off, seconds; 10 to 3600.
+             * @default 180
+             */
+            off_timeout_s: number;
+            /**
+             * @description The numbers of plans. Its `mode` is the one in force unless the timetable says otherwise; `ordered` does not count.
+             * @default {
+             *       "balance_by": "auto",
+             *       "balance_min_gain": 0.5,
+             *       "cpu_high": 80,
+             *       "cpu_lasting": 0.7,
+             *       "cpu_low": 30,
+             *       "cpu_min_gain": 1,
+             *       "min_hosts": 1,
+             *       "min_off_minutes": 5,
+             *       "min_on_minutes": 30,
+             *       "mode": "memory-balance",
+             *       "off_threshold_seats": 18,
+             *       "on_threshold_seats": 6,
+             *       "ordered": false,
+             *       "overcommit": 8,
+             *       "pause_minutes": 30,
+             *       "seat_mib": null,
+             *       "spread_course": "off",
+             *       "spread_owner": "prefer",
+             *       "stale_after_s": 180
+             *     }
+             */
+            policy: components["schemas"]["PlanPolicy"];
+            /**
+             * Format: int32
+             * @description A host whose agent was not heard for a while takes no part in plans for so long afterwards, seconds; 0 to 86400.
+             * @default 120
+             */
+            settle_s: number;
+            /**
+             * Format: int32
+             * @description How long a host may take to come up, seconds; 10 to 3600. Then another one is taken.
+             * @default 300
+             */
+            wake_timeout_s: number;
+        };
+        /** @description What is wanted just now. */
+        AllocationNow: {
+            last_acted_at?: components["schemas"]["i64"] | null;
+            /** @description The mode in force. */
+            mode: components["schemas"]["PlanMode"];
+            /** @description Why that one, in words. */
+            mode_reason: string;
+            not_before?: components["schemas"]["i64"] | null;
+            running?: components["schemas"]["PlanId"] | null;
+            /**
+             * Format: int32
+             * @description Free seats that classes want soon.
+             */
+            seats_needed: number;
+            /** @description The settings. */
+            settings: components["schemas"]["Allocation"];
+        };
         /** @description The one form of an error. */
         ApiError: {
             /** @description A word for programs, for example `not_found`, `forbidden`, `no_room`, `in_use`. */
@@ -1195,6 +1793,27 @@ export interface components {
             id: number;
             /** @description To whom or what: kind and id. */
             target: string;
+        };
+        /**
+         * @description What memory balance makes equal.
+         * @enum {string}
+         */
+        BalanceBy: "auto" | "seats" | "memory";
+        /** @description Body of `POST timetable/import/preview` and `POST timetable/import`. */
+        CalendarFile: {
+            course?: components["schemas"]["CourseId"] | null;
+            /** @description Which course an event's title means, where it is none. */
+            courses?: {
+                [key: string]: components["schemas"]["CourseId"];
+            };
+            /** @description Whether events of whole days become holidays; for admins. */
+            holidays?: boolean;
+            /** @description The text of an iCalendar file. */
+            ics: string;
+            /** @description Whether lessons of these courses that an earlier file brought and this one does not have are deleted. */
+            replace?: boolean;
+            /** @description Whether the rest is taken over when some events can't be. */
+            skip_problems?: boolean;
         };
         /**
          * @description One server-sent event: something of this kind changed; fetch it again. The SSE event name is
@@ -1252,6 +1871,8 @@ export interface components {
             running: number;
             /** @description Size of a desktop. */
             size: components["schemas"]["MachineSize"];
+            /** @description Whether its desktops can be looked at with `remote-viewer` (SPICE), from their next start on. */
+            spice: boolean;
             /**
              * Format: int32
              * @description How many students.
@@ -1272,9 +1893,43 @@ export interface components {
             persistence: components["schemas"]["Persistence"];
             release?: components["schemas"]["ReleaseId"] | null;
             size?: components["schemas"]["MachineSize"] | null;
+            /** @description Whether its desktops can be looked at with `remote-viewer` (SPICE); default no: it costs memory. */
+            spice?: boolean;
         };
         /** @description A course: roster, image, desktop size. */
         CourseId: string;
+        /** @description The network of a course. */
+        CourseNetwork: {
+            /** @description Where to with a list and in examinations: addresses, networks, domains, each with or without a port. */
+            allowed: string[];
+            /** @description Whether its desktops reach each other when there is no examination. */
+            among_themselves: boolean;
+            /**
+             * @description Whether a gateway sees to all of it. Without one desktops use QEMU's user network, each alone, with
+             *     the way out open or closed as it was when they started.
+             */
+            enforced: boolean;
+            exam_until?: components["schemas"]["i64"] | null;
+            /** @description How far out its desktops reach when there is no examination. */
+            internet: components["schemas"]["Internet"];
+            /** @description What is not as it should be, in words. */
+            problem?: string | null;
+            /**
+             * Format: int32
+             * @description Number of its segment, when it has one already.
+             */
+            segment?: number | null;
+            /** @description How its texts can be put into another language, by the English text. */
+            wordings?: components["schemas"]["Wordings"];
+        };
+        /** @description Body of `PATCH courses/{id}/network`. */
+        CourseNetworkPatch: {
+            /** @description The whole list. */
+            allowed?: string[] | null;
+            /** @description See [`CourseNetwork`]. */
+            among_themselves?: boolean | null;
+            internet?: components["schemas"]["Internet"] | null;
+        };
         /** @description Body of the course-wide orders; empty means everybody on the roster. */
         CourseOrder: {
             /** @description For `start`: do not fork but boot cold linked clones (for comparison). */
@@ -1293,6 +1948,8 @@ export interface components {
             persistence?: components["schemas"]["Persistence"] | null;
             release?: components["schemas"]["ReleaseId"] | null;
             size?: components["schemas"]["MachineSize"] | null;
+            /** @description Whether its desktops can be looked at with `remote-viewer` (SPICE). */
+            spice?: boolean | null;
         };
         /** @description What there is to go back to in a course. */
         CoursePoints: {
@@ -1323,6 +1980,18 @@ export interface components {
          * @enum {string}
          */
         CourseRole: "student" | "teacher";
+        /** @description What the timetable does for one course. */
+        CourseTimetable: {
+            /** @description What is done with them at the end. */
+            at_end: components["schemas"]["LessonEnd"];
+            /**
+             * Format: int32
+             * @description How long those who are still connected keep theirs, minutes.
+             */
+            grace_minutes: number;
+            /** @description Its desktops are started so that they are usable at the bell. */
+            starts: boolean;
+        };
         /**
          * @description What a person wants of a desktop; kept in the store.
          * @enum {string}
@@ -1480,6 +2149,115 @@ export interface components {
          * @enum {string}
          */
         DraftState: "empty" | "importing" | "ready" | "sealing";
+        /** @description Energy of all hosts on one day (UTC), estimated from the watts they are said to draw. */
+        EnergyDay: {
+            /**
+             * Format: double
+             * @description What would have been drawn with all hosts on, kWh.
+             */
+            always_on_kwh: number;
+            /** @description Begin of the day. */
+            day: components["schemas"]["i64"];
+            /**
+             * Format: double
+             * @description Drawn, kWh.
+             */
+            drawn_kwh: number;
+        };
+        /** @description Body of `PUT courses/{id}/exam`. */
+        Exam: {
+            /** @description When it ends by itself. */
+            until: components["schemas"]["i64"];
+        };
+        /**
+         * @description What a file does to a lesson.
+         * @enum {string}
+         */
+        FileChange: "new" | "changed" | "same";
+        /** @description A lesson in a file. */
+        FileLesson: {
+            /** @description The bell. */
+            begin: string;
+            /** @description What happens to it. */
+            change: components["schemas"]["FileChange"];
+            /** @description The course it goes to; absent: none was found, so it is left out. */
+            course_name?: string | null;
+            /** @description The day, when it takes place once. */
+            date?: string | null;
+            /** @description The end. */
+            end: string;
+            /**
+             * Format: int32
+             * @description 1: every week.
+             */
+            every_weeks: number;
+            /**
+             * Format: int32
+             * @description How many of its days are different.
+             */
+            exceptions: number;
+            /** @description Not before this day. */
+            from?: string | null;
+            /**
+             * Format: int32
+             * @description The line at which its event begins.
+             */
+            line: number;
+            /** @description Where. */
+            room?: string | null;
+            /** @description What the event is called. */
+            summary: string;
+            /** @description Not after this day. */
+            until?: string | null;
+            /** @description `mon` to `sun`, when it is weekly. */
+            weekday?: string | null;
+        };
+        /** @description An event that is not taken over. */
+        FileProblem: {
+            /**
+             * Format: int32
+             * @description Line in the file.
+             */
+            line: number;
+            /** @description Why not. */
+            message: string;
+            /** @description What the event is called. */
+            summary: string;
+        };
+        /** @description What a file changes, or has changed. */
+        FileResult: {
+            /** @description Days off that are new. */
+            holidays: components["schemas"]["SchoolDaysPut"][];
+            /** @description Lessons. */
+            lessons: components["schemas"]["FileLesson"][];
+            /** @description What is not taken over. */
+            problems: components["schemas"]["FileProblem"][];
+            /**
+             * Format: int32
+             * @description How many lessons are deleted.
+             */
+            removed: number;
+            /** @description Titles of events that are no course's. */
+            unknown_courses: string[];
+            /** @description How the problems can be put into another language. */
+            wordings?: components["schemas"]["Wordings"];
+        };
+        /** @description What the gateway is to bring about. */
+        GatewayOrder: {
+            /** @description All of it; `lyceum gateway` knows its form. */
+            network: Record<string, never>;
+            /** @description Changes with its contents. */
+            revision: string;
+        };
+        /** @description Body of `PUT network/gateway`: what the gateway did. */
+        GatewayReport: {
+            /** @description Why the newest is not. */
+            problem?: string | null;
+            /** @description What somebody else had changed, and was put right. */
+            repaired: string[];
+            /** @description The revision that is in force. */
+            revision: string;
+        };
         /** @description Hand out a running desktop. */
         HandOut: {
             /** @description The running desktop that everybody starts from. */
@@ -1561,6 +2339,8 @@ export interface components {
             nominal_mib: number;
             /** @description Whether its agent is heard. */
             online: boolean;
+            /** @description What is known of its power. */
+            power?: components["schemas"]["HostPower"];
             /** @description QEMU's version. */
             qemu_version?: string | null;
             /** @description The last minutes, oldest first, one point per 5 s, at most 120. */
@@ -1581,6 +2361,57 @@ export interface components {
         /** @description Change a host. */
         HostPatch: {
             state?: components["schemas"]["HostState"] | null;
+        };
+        /** @description What is known of a host's power. */
+        HostPower: {
+            /** @default null */
+            failed_at: components["schemas"]["i64"] | null;
+            /**
+             * @description Why it could not be switched the last time; empty when it could.
+             * @default
+             */
+            failure: string;
+            /**
+             * @description Hosts of one group are switched one at a time.
+             * @default null
+             */
+            group: string | null;
+            /**
+             * @description It is being worked on: plans leave it alone.
+             * @default false
+             */
+            maintenance: boolean;
+            /**
+             * @description Why it can't be switched from afar; absent: it can.
+             * @default null
+             */
+            not_switchable: string | null;
+            /**
+             * @description Kept on and empty as a spare.
+             * @default false
+             */
+            reserve: boolean;
+            /**
+             * @description Since when; 0: not known.
+             * @default 0
+             */
+            since: components["schemas"]["i64"];
+            /**
+             * @description Whether it runs.
+             * @default on
+             */
+            state: components["schemas"]["PowerState"];
+            /**
+             * @description It is to be switched: on (`true`) or off.
+             * @default null
+             */
+            wanted: boolean | null;
+            /**
+             * Format: double
+             * @description What it draws while it is on, watts.
+             * @default null
+             */
+            watts: number | null;
         };
         /** @description One point of a host's chart. */
         HostSample: {
@@ -1607,6 +2438,11 @@ export interface components {
          * @enum {string}
          */
         HostState: "active" | "draining";
+        /**
+         * @description Which hours it is.
+         * @enum {string}
+         */
+        HoursKind: "class" | "other";
         /** @description A golden image. */
         Image: {
             /** @description When it was made. */
@@ -1637,6 +2473,11 @@ export interface components {
             /** @description Name. */
             name?: string | null;
         };
+        /**
+         * @description How far out desktops reach.
+         * @enum {string}
+         */
+        Internet: "on" | "off" | "list";
         /** @description A one-time join token: `lyceum host --join TOKEN` or `lyceum storage --join TOKEN`. */
         JoinToken: {
             /** @description Until when it works. */
@@ -1650,6 +2491,107 @@ export interface components {
             kind: components["schemas"]["AgentKind"];
             /** @description Its name. */
             name: components["schemas"]["HostId"];
+        };
+        /** @description A lesson: weekly, with `weekday`, or once, with `date`. */
+        Lesson: {
+            /** @description The bell. */
+            begin: string;
+            /** @description Whose. */
+            course: components["schemas"]["CourseId"];
+            /** @description The course's title. */
+            course_name: string;
+            /** @description The day, when it takes place once. */
+            date?: string | null;
+            /** @description The end. */
+            end: string;
+            /**
+             * Format: int32
+             * @description 1: every week; 2: every other, counted from the week of `from`.
+             */
+            every_weeks: number;
+            /** @description What is different, by day. */
+            exceptions: components["schemas"]["LessonException"][];
+            /** @description Not before this day. */
+            from?: string | null;
+            /** @description Which. */
+            id: components["schemas"]["LessonId"];
+            /** @description Whether it came from a calendar file. */
+            imported: boolean;
+            /** @description Whether the one who asks may change it. */
+            may_edit: boolean;
+            /** @description Where. */
+            room?: string | null;
+            /** @description What is written beside it. */
+            title: string;
+            /** @description Not after this day. */
+            until?: string | null;
+            /** @description `mon` to `sun`, when it is weekly. */
+            weekday?: string | null;
+            /** @description Another clock than the school's. */
+            zone?: string | null;
+        };
+        /**
+         * @description What is done with a course's desktops at the end of a lesson.
+         * @enum {string}
+         */
+        LessonEnd: "suspend" | "reset" | "stop" | "keep";
+        /** @description What is different about one occurrence of a weekly lesson. */
+        LessonException: {
+            /** @description From then. */
+            begin?: string | null;
+            /** @description It does not take place. */
+            cancelled: boolean;
+            /** @description The day on which it would have been. */
+            date: string;
+            /** @description Until then. */
+            end?: string | null;
+            /** @description There; absent: where it always is. */
+            room?: string | null;
+            /** @description It is on this day instead. */
+            to_date?: string | null;
+        };
+        /** @description Body of `PUT timetable/lessons/{id}/exceptions/{date}`: cancelled, or all of `to_date`, `begin` and `end`. */
+        LessonExceptionPut: {
+            /** @description From then. */
+            begin?: string | null;
+            /** @description It does not take place. */
+            cancelled?: boolean;
+            /** @description Until then. */
+            end?: string | null;
+            /** @description There. */
+            room?: string | null;
+            /** @description It is on this day instead. */
+            to_date?: string | null;
+        };
+        /** @description A lesson of the timetable. */
+        LessonId: string;
+        /** @description Body of `POST timetable/lessons` and `PUT timetable/lessons/{id}`. Exactly one of `weekday` and `date`. */
+        LessonPut: {
+            /** @description The bell. */
+            begin: string;
+            /** @description Whose. */
+            course: components["schemas"]["CourseId"];
+            /** @description A day. */
+            date?: string | null;
+            /** @description The end. */
+            end: string;
+            /**
+             * Format: int32
+             * @description 1 to 52; absent: 1.
+             */
+            every_weeks?: number | null;
+            /** @description Not before this day. */
+            from?: string | null;
+            /** @description Where. */
+            room?: string | null;
+            /** @description What is written beside the course's title. */
+            title?: string;
+            /** @description Not after this day. */
+            until?: string | null;
+            /** @description `mon` to `sun`. */
+            weekday?: string | null;
+            /** @description Another clock than the school's. */
+            zone?: string | null;
         };
         /** @description How many vCPUs and how much memory. */
         MachineSize: {
@@ -1775,6 +2717,80 @@ export interface components {
             /** @description Name to sign in with. */
             user: string;
         };
+        /** @description The classroom's network at a glance. */
+        Network: {
+            /** @description Whether the gateway has all of what should be. */
+            current: boolean;
+            /**
+             * Format: int32
+             * @description Doors that are open: desktops, each with an address that may connect to the port for native viewers.
+             */
+            doors: number;
+            /** @description The gateway's address among the machines; absent: courses have no networks of their own here. */
+            gateway?: string | null;
+            heard?: components["schemas"]["i64"] | null;
+            /** @description Hosts that take part. */
+            hosts: components["schemas"]["NetworkHost"][];
+            /** @description What is not as it should be, in words. */
+            problem?: string | null;
+        };
+        /** @description A host's part in it. */
+        NetworkHost: {
+            /** @description Which. */
+            id: components["schemas"]["HostId"];
+            /** @description `vxlan`, `lan`, or `user`: none, its desktops use QEMU's user network. */
+            kind: string;
+            /** @description What is not as it should be, in words. */
+            problem?: string | null;
+        };
+        /** @description Something that somebody could expect of the plan and that is not in it. */
+        NotDone: {
+            /** @description About what: a host, a desktop, or a move as `desktop: from -> to`. */
+            what: string;
+            /** @description Why not, in words. */
+            why: string;
+        };
+        /** @description One lesson on one day. */
+        Occurrence: {
+            /** @description The bell, milliseconds since 1970 UTC. */
+            begin: components["schemas"]["i64"];
+            /** @description The time of day at which it begins, on the school's clock. */
+            begin_clock: string;
+            /** @description Another lesson is in the same room, or of the same course, at the same time. */
+            clashes: boolean;
+            /** @description Whose. */
+            course: components["schemas"]["CourseId"];
+            /** @description The course's title. */
+            course_name: string;
+            /** @description The day that its rule names. */
+            date: string;
+            /** @description The day on which it begins, on the school's clock. */
+            day: string;
+            /** @description The end. */
+            end: components["schemas"]["i64"];
+            /** @description The time of day at which it ends. */
+            end_clock: string;
+            /** @description Its lesson. */
+            lesson: components["schemas"]["LessonId"];
+            /** @description Whether it is not when or where its rule says. */
+            moved: boolean;
+            /** @description Why something was not done, or waits. */
+            note: string;
+            /** @description Where. */
+            room?: string | null;
+            start_operation?: components["schemas"]["OperationId"] | null;
+            /** @description How far it is. */
+            state: components["schemas"]["OccurrenceState"];
+            /** @description What is written beside it. */
+            title: string;
+            /** @description How the note can be put into another language. */
+            wordings?: components["schemas"]["Wordings"];
+        };
+        /**
+         * @description How far an occurrence is.
+         * @enum {string}
+         */
+        OccurrenceState: "planned" | "preparing" | "on" | "ending" | "done" | "missed";
         /** @description A link that signs somebody in once. */
         OneTimeLink: {
             /** @description Until when it works. */
@@ -1963,6 +2979,40 @@ export interface components {
             /** @description Pass as `before` to get the next page; absent on the last. */
             next?: string | null;
         };
+        /** @description A page of rows, newest first. */
+        Page_PlanRecord: {
+            /** @description The rows. */
+            items: {
+                acted_at?: components["schemas"]["i64"] | null;
+                /** @description The classroom afterwards. */
+                after: components["schemas"]["PlannedCluster"];
+                /** @description When it was made. */
+                at: components["schemas"]["i64"];
+                /** @description The classroom before. */
+                before: components["schemas"]["PlannedCluster"];
+                ended?: components["schemas"]["i64"] | null;
+                /** @description Which. */
+                id: components["schemas"]["PlanId"];
+                /** @description How it ended, in words. */
+                message: string;
+                /** @description What for. */
+                mode: components["schemas"]["PlanMode"];
+                /** @description Why this mode. */
+                mode_reason: string;
+                /** @description What is not done, and why. */
+                not_done: components["schemas"]["NotDone"][];
+                /** @description Who ordered it; absent: it came by itself. */
+                ordered_by?: string | null;
+                /** @description Where it is. */
+                state: components["schemas"]["PlanState"];
+                /** @description What is done, in order. */
+                steps: components["schemas"]["PlanStep"][];
+                /** @description How its texts can be put into another language, by the English text. */
+                wordings?: components["schemas"]["Wordings"];
+            }[];
+            /** @description Pass as `before` to get the next page; absent on the last. */
+            next?: string | null;
+        };
         /** @description Change one's own password; every other session of the person ends. */
         PasswordChange: {
             /** @description The new one, at least 8 characters. */
@@ -1989,6 +3039,263 @@ export interface components {
             reason: string;
             /** @description Every host that was considered, with what was known of it and why it was not taken. */
             snapshot: Record<string, never>;
+        };
+        /** @description A plan with what went into it: a file of it is all that `lyceum plan --cluster` needs. */
+        PlanDetails: {
+            /** @description The plan. */
+            plan: components["schemas"]["PlanRecord"];
+            /** @description The numbers it was made with. */
+            policy: components["schemas"]["PlanPolicy"];
+            /** @description Hosts, desktops and times as they were. */
+            snapshot: Record<string, never>;
+        };
+        /** @description What the planner proposed, and how far it is carried out. */
+        PlanId: string;
+        /**
+         * @description What a plan is for.
+         * @enum {string}
+         */
+        PlanMode: "start" | "memory-balance" | "compute-balance" | "power-saving" | "memory-balance-paper" | "power-saving-paper";
+        /** @description Make a plan. */
+        PlanOrder: {
+            /**
+             * @description Carry it out; otherwise it is only shown.
+             * @default false
+             */
+            act: boolean;
+            /** @default null */
+            mode: components["schemas"]["PlanMode"] | null;
+        };
+        /** @description The numbers. All have defaults, and all can be set on the page. */
+        PlanPolicy: {
+            /**
+             * @description Memory balance: what is made equal.
+             * @default auto
+             */
+            balance_by: components["schemas"]["BalanceBy"];
+            /**
+             * Format: double
+             * @description Memory balance of mixed sizes: a move is worth it when it takes this much off the standard
+             *     deviation of the hosts' used memory, percent points, or makes two hosts even that differ by two desktops.
+             * @default 0.5
+             */
+            balance_min_gain: number;
+            /**
+             * Format: double
+             * @description Compute balance: a host, and a desktop, above this is busy, percent.
+             * @default 80
+             */
+            cpu_high: number;
+            /**
+             * Format: double
+             * @description Compute balance: of the one-minute samples at least this share is above `cpu_high` when the overload lasts.
+             * @default 0.7
+             */
+            cpu_lasting: number;
+            /**
+             * Format: double
+             * @description Compute balance: a host below this can take desktops, percent.
+             * @default 30
+             */
+            cpu_low: number;
+            /**
+             * Format: double
+             * @description Compute balance: a move that relieves its host by less than this is not worth it, percent points.
+             * @default 1
+             */
+            cpu_min_gain: number;
+            /**
+             * Format: int32
+             * @description Power saving: hosts that stay on in any case.
+             * @default 1
+             */
+            min_hosts: number;
+            /**
+             * Format: int32
+             * @description Power saving: a host stays off at least this long, minutes.
+             * @default 5
+             */
+            min_off_minutes: number;
+            /**
+             * Format: int32
+             * @description Power saving: a host stays on at least this long, minutes.
+             * @default 30
+             */
+            min_on_minutes: number;
+            /**
+             * @description What the plan is for.
+             * @default memory-balance
+             */
+            mode: components["schemas"]["PlanMode"];
+            /**
+             * Format: int32
+             * @description Power saving: a host is switched off only while at least this many seats stay free on the others.
+             * @default 18
+             */
+            off_threshold_seats: number;
+            /**
+             * Format: int32
+             * @description Power saving: hosts are switched on when there are not more free seats than this; 0: never.
+             * @default 6
+             */
+            on_threshold_seats: number;
+            /**
+             * @description A person ordered it: the pause after the last plan does not count.
+             * @default false
+             */
+            ordered: boolean;
+            /**
+             * Format: double
+             * @description Nominal memory admitted, as a multiple of real memory. Only counts for desktops that share memory.
+             * @default 4
+             */
+            overcommit: number;
+            /**
+             * Format: int32
+             * @description No mode acts sooner than this after the last one, minutes.
+             * @default 30
+             */
+            pause_minutes: number;
+            /**
+             * Format: int64
+             * @description Memory that a free seat stands for on hosts without a number of seats, MiB; `null`: the mean of all desktops.
+             * @default null
+             */
+            seat_mib: number | null;
+            /**
+             * @description Desktops of one course.
+             * @default off
+             */
+            spread_course: components["schemas"]["Spread"];
+            /**
+             * @description Desktops of one person.
+             * @default prefer
+             */
+            spread_owner: components["schemas"]["Spread"];
+            /**
+             * Format: int32
+             * @description Measurements older than this are not used, seconds.
+             * @default 180
+             */
+            stale_after_s: number;
+        };
+        /** @description A plan: what is to be done, why, and why not more. */
+        PlanRecord: {
+            acted_at?: components["schemas"]["i64"] | null;
+            /** @description The classroom afterwards. */
+            after: components["schemas"]["PlannedCluster"];
+            /** @description When it was made. */
+            at: components["schemas"]["i64"];
+            /** @description The classroom before. */
+            before: components["schemas"]["PlannedCluster"];
+            ended?: components["schemas"]["i64"] | null;
+            /** @description Which. */
+            id: components["schemas"]["PlanId"];
+            /** @description How it ended, in words. */
+            message: string;
+            /** @description What for. */
+            mode: components["schemas"]["PlanMode"];
+            /** @description Why this mode. */
+            mode_reason: string;
+            /** @description What is not done, and why. */
+            not_done: components["schemas"]["NotDone"][];
+            /** @description Who ordered it; absent: it came by itself. */
+            ordered_by?: string | null;
+            /** @description Where it is. */
+            state: components["schemas"]["PlanState"];
+            /** @description What is done, in order. */
+            steps: components["schemas"]["PlanStep"][];
+            /** @description How its texts can be put into another language, by the English text. */
+            wordings?: components["schemas"]["Wordings"];
+        };
+        /**
+         * @description Where a plan is.
+         * @enum {string}
+         */
+        PlanState: "shown" | "idle" | "running" | "done" | "failed" | "stopped";
+        /** @description A step of a plan. */
+        PlanStep: {
+            /** @description What it does. */
+            action: components["schemas"]["StepAction"];
+            desktop?: components["schemas"]["DesktopId"] | null;
+            from?: components["schemas"]["HostId"] | null;
+            /** @description The host that is switched, or that the desktop goes to. */
+            host: components["schemas"]["HostId"];
+            /** @description Why it failed or was left out. */
+            message: string;
+            /** @description Whose it is, for people. */
+            name: string;
+            operation?: components["schemas"]["OperationId"] | null;
+            /** @description Why. */
+            reason: string;
+            /** @description How far it is. */
+            state: components["schemas"]["StepState"];
+        };
+        /** @description The cluster in numbers. */
+        PlannedCluster: {
+            /** @description Desktops that run. */
+            desktops: number;
+            /**
+             * Format: int64
+             * @description Free seats of the hosts that are on and open.
+             */
+            free_seats: number;
+            /**
+             * Format: double
+             * @description The fullest open host's memory, percent.
+             */
+            fullest_percent: number;
+            /** @description Every host. */
+            hosts: components["schemas"]["PlannedHost"][];
+            /** @description Hosts that are on. */
+            hosts_on: number;
+            /**
+             * Format: double
+             * @description Standard deviation of the open hosts' used memory, percent points.
+             */
+            spread_percent: number;
+            /**
+             * Format: int64
+             * @description Memory in use, MiB.
+             */
+            used_mib: number;
+            /**
+             * Format: double
+             * @description Power drawn by the hosts that are on, watts, as far as it is known.
+             */
+            watts: number;
+        };
+        /** @description A host in numbers. */
+        PlannedHost: {
+            /**
+             * Format: double
+             * @description CPU use in percent, as far as it is known.
+             */
+            cpu_percent?: number | null;
+            /**
+             * Format: int32
+             * @description Desktops on it and on their way to it.
+             */
+            desktops: number;
+            /**
+             * Format: int64
+             * @description Seats that are free on it; 0 when it is off.
+             */
+            free_seats: number;
+            /** @description Its name. */
+            id: string;
+            /** @description Whether it is on. */
+            on: boolean;
+            /**
+             * Format: int64
+             * @description Memory its desktops take, MiB.
+             */
+            used_mib: number;
+            /**
+             * Format: double
+             * @description The same in percent of what desktops may take.
+             */
+            used_percent: number;
         };
         /** @description Points of a course that were taken together. */
         PointBatch: {
@@ -2060,6 +3367,120 @@ export interface components {
          * @enum {string}
          */
         PointState: "taking" | "ready" | "failed" | "damaged";
+        /** @description What brings a host up. */
+        PowerMethod: {
+            /** @description Where the packet is sent; absent: `255.255.255.255:9`. */
+            address?: string | null;
+            /** @enum {string} */
+            by: "wake_on_lan";
+            /** @description The network card's address, for example `52:54:00:12:34:56`. */
+            mac: string;
+        } | {
+            /** @description Its address, with `:PORT` where that is not 623. */
+            address: string;
+            /** @enum {string} */
+            by: "ipmi";
+            /** @description Who signs in there. */
+            user: string;
+        } | {
+            /** @description Its certificate is not looked at; boards often have none that anybody signed. */
+            any_certificate?: boolean;
+            /** @enum {string} */
+            by: "redfish";
+            /** @description Which system; absent: the only one. */
+            system?: string | null;
+            /** @description Its address, for example `https://10.0.0.17`. */
+            url: string;
+            /** @description Who signs in there. */
+            user: string;
+        } | {
+            /** @enum {string} */
+            by: "command";
+            /** @description Its name there, in `power_commands`. */
+            name: string;
+        };
+        /** @description Body of `PUT hosts/{id}/power`. */
+        PowerPut: {
+            /**
+             * @description A new password of its board's controller; absent: as it was. It is never given back.
+             * @default null
+             */
+            password: string | null;
+            /**
+             * @description How it is switched.
+             * @default {
+             *       "group": null,
+             *       "maintenance": false,
+             *       "method": null,
+             *       "reserve": false,
+             *       "watts": null,
+             *       "watts_off": null
+             *     }
+             */
+            setup: components["schemas"]["PowerSetup"];
+        };
+        /** @description How a host is switched and what it draws. */
+        PowerSetup: {
+            /**
+             * @description Hosts of one group are switched one at a time.
+             * @default null
+             */
+            group: string | null;
+            /**
+             * @description It is being worked on: plans leave it alone.
+             * @default false
+             */
+            maintenance: boolean;
+            /** @default null */
+            method: components["schemas"]["PowerMethod"] | null;
+            /**
+             * @description Kept on and empty as a spare.
+             * @default false
+             */
+            reserve: boolean;
+            /**
+             * Format: double
+             * @description What it draws while it is on, watts; 0 to 100000.
+             * @default null
+             */
+            watts: number | null;
+            /**
+             * Format: double
+             * @description What it draws while it is off, watts; 0 to 100000.
+             * @default null
+             */
+            watts_off: number | null;
+        };
+        /** @description How a host is switched. */
+        PowerShown: {
+            /** @description Names that `command` may have. */
+            commands: string[];
+            /** @description Whether there is a password. */
+            has_password: boolean;
+            /** @description What is known of it. */
+            power: components["schemas"]["HostPower"];
+            /** @description As it was set. */
+            setup: components["schemas"]["PowerSetup"];
+        };
+        /**
+         * @description Whether a host runs.
+         * @enum {string}
+         */
+        PowerState: "on" | "waking" | "off" | "going_off";
+        /** @description From when to when a desktop ran, out of the measurements: what a rehearsal replays. */
+        RecordedSession: {
+            /** @description When it began. */
+            begin: components["schemas"]["i64"];
+            /**
+             * Format: double
+             * @description Its CPU in percent of its own virtual CPUs, average.
+             */
+            cpu_percent: number;
+            /** @description Which desktop. */
+            desktop: string;
+            /** @description When it ended, or was last measured. */
+            end: components["schemas"]["i64"];
+        };
         /** @description One sealed version. */
         Release: {
             /**
@@ -2217,6 +3638,87 @@ export interface components {
             /** @description Role in the course. */
             role: components["schemas"]["CourseRole"];
         };
+        /** @description A measurement: the average over some minutes. */
+        Sample: {
+            /** @description When the minutes began. */
+            at: components["schemas"]["i64"];
+            /**
+             * Format: double
+             * @description CPU in percent of the host, or of a desktop's own virtual CPUs.
+             */
+            cpu_percent: number;
+            /**
+             * Format: int32
+             * @description Desktops that ran.
+             */
+            desktops: number;
+            /**
+             * Format: int64
+             * @description Memory of desktops as Pss, KiB: shared pages are not counted twice.
+             */
+            memory_kib: number;
+            /**
+             * Format: int64
+             * @description Bytes per second read from disk.
+             */
+            read_rate?: number | null;
+            /**
+             * Format: int64
+             * @description Bytes per second received from the network.
+             */
+            received_rate?: number | null;
+            /**
+             * Format: int64
+             * @description Bytes per second sent to the network.
+             */
+            sent_rate?: number | null;
+            /**
+             * Format: int64
+             * @description Bytes per second written to disk.
+             */
+            written_rate?: number | null;
+        };
+        /** @description Measurements of one host or desktop, oldest first. */
+        Samples: {
+            /** @description The measurements. Where nothing was measured there is none. */
+            samples: components["schemas"]["Sample"][];
+            /**
+             * Format: int32
+             * @description Minutes that one is over.
+             */
+            span_minutes: number;
+        };
+        /** @description A term or a holiday. */
+        SchoolDays: {
+            /** @description First day. */
+            first: string;
+            /** @description Which. */
+            id: components["schemas"]["SchoolDaysId"];
+            /** @description What. */
+            kind: components["schemas"]["SchoolDaysKind"];
+            /** @description Last day, in it. */
+            last: string;
+            /** @description What it is called. */
+            name: string;
+        };
+        /** @description A term or a holiday. */
+        SchoolDaysId: string;
+        /**
+         * @description What days mean.
+         * @enum {string}
+         */
+        SchoolDaysKind: "term" | "holiday";
+        /** @description Body of `POST timetable/days` and `PUT timetable/days/{id}`. */
+        SchoolDaysPut: {
+            /** @description First day. */
+            first: string;
+            /** @description What. */
+            kind: components["schemas"]["SchoolDaysKind"];
+            /** @description Last day, in it. */
+            last: string;
+            /** @description What it is called. */
+            name: string;
+        };
         /** @description Seal a draft. */
         SealOrder: {
             /** @description What changed, for people. */
@@ -2359,11 +3861,35 @@ export interface components {
             /** @description Password. */
             password: string;
         };
+        /** @description What `remote-viewer` is started with; works once. */
+        SpiceViewer: {
+            /** @description Until when it may be opened. */
+            expires: components["schemas"]["i64"];
+            /** @description The file, with the one-time password in it: kind `.vv`, media type `application/x-virt-viewer`. */
+            file: string;
+            /** @description Name for the file. */
+            file_name: string;
+        };
+        /**
+         * @description How much is done to keep desktops that belong together on different hosts.
+         * @enum {string}
+         */
+        Spread: "off" | "prefer" | "require";
         /** @description Body of the one-desktop `start`. */
         StartOrder: {
             /** @description Boot the own overlay instead of forking or resuming; a saved memory is dropped. */
             cold?: boolean;
         };
+        /**
+         * @description What a step of a plan does.
+         * @enum {string}
+         */
+        StepAction: "on" | "move" | "off";
+        /**
+         * @description How far a step is.
+         * @enum {string}
+         */
+        StepState: "waiting" | "begun" | "done" | "failed" | "skipped";
         /** @description The file server. */
         Storage: {
             /**
@@ -2421,6 +3947,117 @@ export interface components {
              */
             used_bytes: number;
         };
+        /** @description `GET timetable`: what it consists of, as far as it concerns the one who asks. */
+        Timetable: {
+            /** @description Courses, by title. */
+            courses: components["schemas"]["TimetableCourse"][];
+            /** @description Terms and holidays, by their first days. */
+            days: components["schemas"]["SchoolDays"][];
+            /** @description Their lessons. */
+            lessons: components["schemas"]["Lesson"][];
+            /** @description The modes that `class_mode` and `other_mode` can name. */
+            modes: string[];
+            /** @description What it does. */
+            rules: components["schemas"]["TimetableRules"];
+        };
+        /** @description A course in the timetable. */
+        TimetableCourse: {
+            /** @description Which. */
+            course: components["schemas"]["CourseId"];
+            /** @description Whether the one who asks may change its lessons. */
+            may_edit: boolean;
+            /** @description Title. */
+            name: string;
+            /** @description What the timetable does for it. */
+            rules: components["schemas"]["CourseTimetable"];
+        };
+        /** @description `GET timetable/now`. */
+        TimetableNow: {
+            /** @description The controller's clock. */
+            at: components["schemas"]["i64"];
+            /** @description Which hours it is. */
+            hours: components["schemas"]["HoursKind"];
+            /** @description The mode in force. */
+            mode: string;
+            /** @description The next bell of each of these courses that has one. */
+            next: components["schemas"]["Occurrence"][];
+            /** @description What is on, of the courses of the one who asks. */
+            running: components["schemas"]["Occurrence"][];
+            seats_until?: components["schemas"]["i64"] | null;
+            /**
+             * Format: int32
+             * @description Seats that lessons want, from hosts being woken for them until their ends.
+             */
+            seats_wanted: number;
+            until?: components["schemas"]["i64"] | null;
+        };
+        /** @description What the timetable does, for the whole school. */
+        TimetableRules: {
+            /** @description Whether it starts and ends desktops at all. */
+            acts: boolean;
+            /**
+             * Format: int32
+             * @description They end this long after a lesson, minutes.
+             */
+            class_after_minutes: number;
+            /**
+             * Format: int32
+             * @description Class hours begin this long before a bell, minutes.
+             */
+            class_before_minutes: number;
+            /**
+             * Format: int32
+             * @description A break of the same day that is not longer is in them, minutes.
+             */
+            class_bridge_minutes: number;
+            /** @description How desktops are allocated in class hours: a mode of the planner, or `none`. */
+            class_mode: string;
+            /**
+             * Format: int32
+             * @description Hosts are wanted this long before desktops are started, minutes.
+             */
+            hosts_before_minutes: number;
+            /**
+             * Format: int32
+             * @description And at most this long, minutes.
+             */
+            lead_ceiling_minutes: number;
+            /**
+             * Format: int32
+             * @description Desktops are started at least this long before the bell, minutes.
+             */
+            lead_floor_minutes: number;
+            /**
+             * Format: int32
+             * @description Between the two: of what the slowest of the course's last starts took, percent.
+             */
+            lead_percent: number;
+            /** @description And in other hours. */
+            other_mode: string;
+            /** @description The school's time zone, for example `Asia/Taipei`. */
+            zone: string;
+        };
+        /** @description Body of `PATCH timetable/rules`: what is given is changed. */
+        TimetableRulesPatch: {
+            acts?: boolean | null;
+            /** Format: int32 */
+            class_after_minutes?: number | null;
+            /** Format: int32 */
+            class_before_minutes?: number | null;
+            /** Format: int32 */
+            class_bridge_minutes?: number | null;
+            class_mode?: string | null;
+            /** Format: int32 */
+            hosts_before_minutes?: number | null;
+            /** Format: int32 */
+            lead_ceiling_minutes?: number | null;
+            /** Format: int32 */
+            lead_floor_minutes?: number | null;
+            /** Format: int32 */
+            lead_percent?: number | null;
+            other_mode?: string | null;
+            zone?: string | null;
+        };
         /** @description A person. */
         User: {
             /** @description When the account was made. */
@@ -2459,6 +4096,26 @@ export interface components {
             name?: string | null;
             role?: components["schemas"]["Role"] | null;
         };
+        /** @description `GET timetable/week`. */
+        Week: {
+            /** @description Its days. */
+            days: components["schemas"]["WeekDay"][];
+            /** @description What takes place, by bells. */
+            occurrences: components["schemas"]["Occurrence"][];
+            /** @description The rooms there are. */
+            rooms: string[];
+            /** @description The school's time zone. */
+            zone: string;
+        };
+        /** @description A day of a week. */
+        WeekDay: {
+            /** @description Which. */
+            date: string;
+            /** @description The holiday it is in. */
+            holiday?: string | null;
+            /** @description Whether weekly lessons take place. */
+            school: boolean;
+        };
         /** @description How a text was made. */
         Wording: {
             /** @description Which text; does not change. */
@@ -2483,6 +4140,66 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+    get_allocation: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AllocationNow"];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    put_allocation: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Allocation"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AllocationNow"];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
     get_audit: {
         parameters: {
             query?: {
@@ -2705,6 +4422,68 @@ export interface operations {
             };
         };
     };
+    put_courses_id_exam: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["CourseId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Exam"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CourseNetwork"];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    delete_courses_id_exam: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["CourseId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
     post_courses_id_hand_out: {
         parameters: {
             query?: never;
@@ -2791,6 +4570,70 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    get_courses_id_network: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["CourseId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CourseNetwork"];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    patch_courses_id_network: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["CourseId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CourseNetworkPatch"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CourseNetwork"];
+                };
             };
             /** @description What failed, why, and what to do */
             default: {
@@ -3215,6 +5058,70 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Accepted"];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    get_courses_id_timetable: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["CourseId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CourseTimetable"];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    put_courses_id_timetable: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["CourseId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CourseTimetable"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CourseTimetable"];
                 };
             };
             /** @description What failed, why, and what to do */
@@ -3703,6 +5610,69 @@ export interface operations {
             };
         };
     };
+    get_desktops_id_samples: {
+        parameters: {
+            query?: {
+                /** @description Hours, at most 2400; 6 when left out. Above 24 they are ten-minute averages. */
+                hours?: number | null;
+            };
+            header?: never;
+            path: {
+                id: components["schemas"]["DesktopId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Samples"];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    post_desktops_id_spice_viewer: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["DesktopId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SpiceViewer"];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
     post_desktops_id_start: {
         parameters: {
             query?: never;
@@ -4050,6 +6020,37 @@ export interface operations {
             };
         };
     };
+    get_energy: {
+        parameters: {
+            query?: {
+                /** @description Days, at most 400; 30 when left out. */
+                days?: number | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EnergyDay"][];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
     get_events: {
         parameters: {
             query?: never;
@@ -4199,6 +6200,130 @@ export interface operations {
             };
         };
     };
+    get_hosts_id_power: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["HostId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PowerShown"];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    put_hosts_id_power: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["HostId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PowerPut"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PowerShown"];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    post_hosts_id_power_off: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["HostId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PowerShown"];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    post_hosts_id_power_on: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["HostId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PowerShown"];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
     post_hosts_id_resume: {
         parameters: {
             query?: never;
@@ -4215,6 +6340,39 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    get_hosts_id_samples: {
+        parameters: {
+            query?: {
+                /** @description Hours, at most 2400; 6 when left out. Above 24 they are ten-minute averages. */
+                hours?: number | null;
+            };
+            header?: never;
+            path: {
+                id: components["schemas"]["HostId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Samples"];
+                };
             };
             /** @description What failed, why, and what to do */
             default: {
@@ -4478,6 +6636,97 @@ export interface operations {
             };
         };
     };
+    get_network: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Network"];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    get_network_gateway: {
+        parameters: {
+            query?: {
+                /** @description The revision that is known: answered when there is another one, or when the time is over. */
+                after?: string;
+                /** @description How long to wait for that, milliseconds. */
+                wait_ms?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["GatewayOrder"];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    put_network_gateway: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["GatewayReport"];
+            };
+        };
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
     get_operations: {
         parameters: {
             query?: {
@@ -4587,6 +6836,158 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    get_plans: {
+        parameters: {
+            query?: {
+                before?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_PlanRecord"];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    post_plans: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PlanOrder"];
+            };
+        };
+        responses: {
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PlanRecord"];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    get_plans_id: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["PlanId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PlanDetails"];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    post_plans_id_run: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["PlanId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PlanRecord"];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    post_plans_id_stop: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["PlanId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PlanRecord"];
+                };
             };
             /** @description What failed, why, and what to do */
             default: {
@@ -4733,6 +7134,37 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    get_samples_sessions: {
+        parameters: {
+            query?: {
+                /** @description Days, at most 400; 7 when left out. */
+                days?: number | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RecordedSession"][];
+                };
             };
             /** @description What failed, why, and what to do */
             default: {
@@ -4994,6 +7426,449 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Storage"];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    get_timetable: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Timetable"];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    post_timetable_days: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SchoolDaysPut"];
+            };
+        };
+        responses: {
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SchoolDays"];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    put_timetable_days_id: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["SchoolDaysId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SchoolDaysPut"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SchoolDays"];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    delete_timetable_days_id: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["SchoolDaysId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    post_timetable_import: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CalendarFile"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FileResult"];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    post_timetable_import_preview: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CalendarFile"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FileResult"];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    post_timetable_lessons: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["LessonPut"];
+            };
+        };
+        responses: {
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Lesson"];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    put_timetable_lessons_id: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["LessonId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["LessonPut"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Lesson"];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    delete_timetable_lessons_id: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["LessonId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    put_timetable_lessons_id_exceptions_date: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["LessonId"];
+                date: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["LessonExceptionPut"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Lesson"];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    delete_timetable_lessons_id_exceptions_date: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["LessonId"];
+                date: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Lesson"];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    get_timetable_now: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TimetableNow"];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    patch_timetable_rules: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TimetableRulesPatch"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TimetableRules"];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    get_timetable_week: {
+        parameters: {
+            query?: {
+                /** @description The first day; absent: this week's Monday. */
+                first?: string;
+                /** @description How many days, 1 to 400; absent: 7. */
+                days?: number;
+                /** @description Only this course. */
+                course?: components["schemas"]["CourseId"];
+                /** @description Only this room. */
+                room?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Week"];
                 };
             };
             /** @description What failed, why, and what to do */

@@ -63,6 +63,7 @@ function StaffNav() {
       <h2>{t.nav.machine}</h2>
       <NavLink to="/overview" icon="overview" label={t.nav.overview} />
       <NavLink to="/hosts" icon="host" label={t.nav.hosts} />
+      {admin && <NavLink to="/allocation" icon="chart" label={t.nav.allocation} />}
       <Running>{(running) => <NavLink to="/operations" icon="work" label={t.nav.operations} count={running} />}</Running>
       {admin && (
         <>

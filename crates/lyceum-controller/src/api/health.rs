@@ -4,8 +4,9 @@ use crate::app::App;
 use crate::error::{ApiFailure, Json};
 use axum::extract::State;
 use lyceum_api::hosts::Health;
-use lyceum_model::UnixMillis;
+use lyceum_model::{HostId, UnixMillis};
 use lyceum_store::agents::Agent;
+use lyceum_store::power;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -26,7 +27,18 @@ async fn get_health(State(app): State<App>) -> Result<Json<Health>, ApiFailure> 
     let heard = |a: &&Agent| a.heard.is_some_and(|at| now - at <= SILENT_AFTER);
     let hosts_online = of("host").filter(heard).count();
     let storage_online = of("storage").any(|a| heard(&a));
-    let whole = hosts_online == of("host").count() && hosts_online > 0 && storage_online;
+    // Nobody misses a host that was switched off.
+    let off: Vec<HostId> = match hosts_online == of("host").count() {
+        true => Vec::new(),
+        false => power::all(&app.store)
+            .await?
+            .into_iter()
+            .filter(|p| p.state != power::State::On)
+            .map(|p| p.host)
+            .collect(),
+    };
+    let missed = of("host").any(|a| !heard(&a) && !off.contains(&a.id));
+    let whole = !missed && hosts_online > 0 && storage_online;
     Ok(Json(Health {
         status: if whole { "ok" } else { "degraded" }.into(),
         version: env!("CARGO_PKG_VERSION").into(),

@@ -5,5 +5,6 @@
 mod desktops;
 mod faults;
 mod lab;
+mod power;
 mod replica;
 mod seals;

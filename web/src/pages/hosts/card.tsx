@@ -1,12 +1,17 @@
 // One host: what it carries, how it is doing, and what it warns of.
+import { useState } from "react";
 import type { Host, HostState } from "../../api/types";
 import { useWords } from "../../i18n";
 import { ago, mib, percent } from "../../lib/format";
 import { Badge, Button, Notice, Tag } from "../../ui/controls";
 import { Facts, Meter, Sparkline, useNow } from "../../ui/pieces";
+import { HostHistory } from "./history";
+import { PowerLine } from "./power";
 
 export function HostCard({ host, busy, onState }: { host: Host; busy: boolean; onState?: (state: HostState) => void }) {
   const { t, locale } = useWords();
+  const [history, setHistory] = useState(false);
+  const off = host.power.state !== "on";
   const now = useNow(10_000);
   const pressure = host.nominal_limit_mib > 0 ? host.nominal_mib / host.nominal_limit_mib : 0;
   return (
@@ -18,7 +23,7 @@ export function HostCard({ host, busy, onState }: { host: Host; busy: boolean; o
         </div>
         <div className="row">
           {host.state === "draining" && <Badge tone="warn">{t.hosts.draining}</Badge>}
-          {host.online ? <Badge tone="good">{t.hosts.online}</Badge> : <Badge tone="bad">{t.hosts.offline}</Badge>}
+          {off && !host.online ? <Badge tone="idle">{t.power.states[host.power.state]}</Badge> : host.online ? <Badge tone="good">{t.hosts.online}</Badge> : <Badge tone="bad">{t.hosts.offline}</Badge>}
         </div>
       </div>
       {!host.online && host.last_heard ? <p className="muted">{t.hosts.lastHeard(ago(host.last_heard, now, locale))}</p> : null}
@@ -67,6 +72,8 @@ export function HostCard({ host, busy, onState }: { host: Host; busy: boolean; o
         </Notice>
       )}
 
+      <PowerLine host={host} admin={onState !== undefined} />
+
       <div className="row between wrap card-foot">
         <span className="row wrap">
           {host.accelerator && <Tag>{t.hosts.accelerator[host.accelerator]}</Tag>}
@@ -75,12 +82,16 @@ export function HostCard({ host, busy, onState }: { host: Host; busy: boolean; o
             {t.hosts.machineCpu(host.cpus)} · {mib(host.memory_mib)}
           </Tag>
         </span>
+        <Button size="small" onClick={() => setHistory(true)}>
+          {t.hosts.showHistory}
+        </Button>
         {onState && (
           <Button size="small" busy={busy} onClick={() => onState(host.state === "active" ? "draining" : "active")}>
             {host.state === "active" ? t.hosts.drain : t.hosts.activate}
           </Button>
         )}
       </div>
+      {history && <HostHistory host={host.id} onClose={() => setHistory(false)} />}
     </article>
   );
 }
