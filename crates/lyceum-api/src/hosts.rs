@@ -60,11 +60,29 @@ pub struct Host {
     /// What is known of its power.
     #[serde(default)]
     pub power: crate::allocation::HostPower,
+    /// Releases on a disk of its own, when it keeps some there.
+    #[serde(default)]
+    pub replica: Option<HostReplica>,
     /// How its texts can be put into another language, by the English text.
     #[serde(default, skip_serializing_if = "Wordings::is_empty")]
     pub wordings: Wordings,
     /// The last minutes, oldest first, one point per 5 s, at most 120.
     pub recent: Vec<HostSample>,
+}
+
+/// Releases that a host keeps on a disk of its own, so that they are not read from the file server.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct HostReplica {
+    /// How many are complete.
+    pub releases: u32,
+    /// What they take.
+    pub used_bytes: u64,
+    /// What they may take.
+    pub limit_bytes: u64,
+    /// How much of the one that is being copied is there, percent.
+    pub filling_percent: Option<f64>,
+    /// Why it is not as it should be; desktops use the file server's then.
+    pub trouble: Option<String>,
 }
 
 /// One point of a host's chart.

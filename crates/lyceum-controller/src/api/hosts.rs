@@ -7,10 +7,10 @@ use crate::error::{ApiFailure, Json, Path};
 use crate::orders::cluster::SILENT_AFTER_MS;
 use axum::extract::State;
 use lyceum_api::ApiError;
-use lyceum_api::hosts::{Host, HostPatch, HostState, Storage};
+use lyceum_api::hosts::{Host, HostPatch, HostReplica, HostState, Storage};
 use lyceum_api::wording::wordings;
 use lyceum_model::HostId;
-use lyceum_proto::host::HostFacts;
+use lyceum_proto::host::{HostFacts, ReplicaFacts, ReplicaFilling};
 use lyceum_proto::storage::{StorageFacts, WrittenDay};
 use lyceum_store::agents::Agent;
 use lyceum_store::desktops::Desktop;
@@ -74,6 +74,7 @@ fn shown(
         last_heard: agent.heard,
         warnings,
         accelerator: facts.as_ref().map(|f| f.platform.accelerator),
+        replica: facts.as_ref().and_then(|f| f.replica.as_ref()).map(replica),
         qemu_version: facts.as_ref().map(|f| f.platform.qemu_version.clone()),
         cpus: facts.as_ref().map_or(0, |f| f.cpus),
         memory_mib,
@@ -88,6 +89,17 @@ fn shown(
         refuses_because,
         recent: app.live.recent(&agent.id),
         id: agent.id,
+    }
+}
+
+fn replica(facts: &ReplicaFacts) -> HostReplica {
+    let percent = |f: &ReplicaFilling| f.done_bytes as f64 * 100.0 / f.total_bytes.max(1) as f64;
+    HostReplica {
+        releases: facts.releases.len() as u32,
+        used_bytes: facts.used_bytes,
+        limit_bytes: facts.limit_bytes,
+        filling_percent: facts.filling.as_ref().map(percent),
+        trouble: facts.trouble.clone(),
     }
 }
 

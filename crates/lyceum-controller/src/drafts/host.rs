@@ -85,6 +85,7 @@ mod tests {
             migration_url: None,
             tiers: None,
             replica: None,
+            network: None,
             can_power_off: false,
             cores: None,
             load: HostLoad {

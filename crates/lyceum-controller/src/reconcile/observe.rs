@@ -1,7 +1,8 @@
 //! What a host's words mean for a desktop's row: pure functions.
 
-use lyceum_model::{HostId, Phase, UnixMillis};
+use lyceum_model::{Desired, HostId, OverlayId, Phase, UnixMillis};
 use lyceum_proto::host::ObservedDesktop;
+use lyceum_proto::storage::StorageFacts;
 use lyceum_store::desktops::Desktop;
 
 /// What is to be done about a desktop that a host reports.
@@ -118,6 +119,30 @@ pub fn vanished(
     Some(new)
 }
 
+/// Said of a desktop whose disk can't be extended.
+const PAUSED: &str = "It stands still: the file server has nothing left to extend its disk with. Nothing is lost; it goes on by itself when there is room.";
+/// Said of a desktop whose disk is gone.
+const LOST: &str = "Its disk is lost, because its snapshot on the file server became full. Reset it, or restore a restore point.";
+
+/// What the file server says of a desktop's disk. One that stands still is left alone: its machine
+/// waits, and goes on. One without a disk is stopped: it would only show errors.
+pub fn strained(row: &Desktop, facts: &StorageFacts, now: UnixMillis) -> Option<Desktop> {
+    let has = |list: &[OverlayId]| row.overlay.as_ref().is_some_and(|o| list.contains(o));
+    let mut new = row.clone();
+    if has(&facts.lost) {
+        new.notice = Some(LOST.into());
+        if new.desired == Desired::Running {
+            new.desired = Desired::Stopped;
+            new.changed = now;
+        }
+    } else if has(&facts.paused) {
+        new.notice = Some(PAUSED.into());
+    } else if matches!(row.notice.as_deref(), Some(PAUSED | LOST)) {
+        new.notice = None;
+    }
+    (new != *row).then_some(new)
+}
+
 /// Nothing is heard of its host.
 pub fn silent(host: &HostId, row: &Desktop, now: UnixMillis) -> Option<Desktop> {
     let told = row.host.as_ref() == Some(host) && row.observed_generation == row.generation;
@@ -153,6 +178,39 @@ mod tests {
             read_bytes: 0,
             traffic: Default::default(),
             delta: None,
+        }
+    }
+
+    #[test]
+    fn a_disk_that_waits_is_told_and_one_that_is_lost_ends_its_desktop() {
+        let mut row = desktop();
+        row.desired = Desired::Running;
+        row.overlay = Some("o1".parse().expect("id"));
+        let mut facts: StorageFacts = serde_json::from_value(serde_json::json!({
+            "version": "0", "driver": "lvm", "same_device": false,
+            "fast": { "total_bytes": 2, "free_bytes": 1, "used_bytes": 1 }, "slow": { "total_bytes": 2, "free_bytes": 1, "used_bytes": 1 },
+        }))
+        .expect("facts");
+        assert_eq!(strained(&row, &facts, 5), None);
+        facts.paused = vec!["o2".parse().expect("id"), "o1".parse().expect("id")];
+        let paused = strained(&row, &facts, 5).expect("told");
+        assert_eq!(paused.notice.as_deref(), Some(PAUSED));
+        assert_eq!((paused.desired, paused.phase), (row.desired, row.phase));
+        assert_eq!(strained(&paused, &facts, 6), None, "told once");
+        // There is room again.
+        facts.paused.clear();
+        assert_eq!(strained(&paused, &facts, 6), Some(row.clone()));
+        facts.lost = vec!["o1".parse().expect("id")];
+        let lost = strained(&paused, &facts, 7).expect("told");
+        assert_eq!(lost.notice.as_deref(), Some(LOST));
+        assert_eq!(lost.desired, Desired::Stopped);
+        assert_eq!(strained(&lost, &facts, 8), None);
+        // Another notice is somebody else's.
+        facts.lost.clear();
+        row.notice = Some("The order was called off.".into());
+        assert_eq!(strained(&row, &facts, 9), None);
+        for text in [PAUSED, LOST] {
+            assert!(lyceum_api::wording::wording(text).is_some(), "{text}");
         }
     }
 

@@ -75,12 +75,34 @@ async fn hear_storage(app: &App) {
     .await;
     match facts {
         Ok(facts) => {
-            if let Err(e) = write_facts(app, &agent.id, &facts).await {
+            let written = async {
+                write_facts(app, &agent.id, &facts).await?;
+                note_strain(app, &facts).await
+            };
+            if let Err(e) = written.await {
                 tracing::error!("{e}");
             }
         }
         Err(e) => tracing::debug!("the file server: {e}"),
     }
+}
+
+/// Notes what the file server says of desktops' disks.
+async fn note_strain(app: &App, facts: &StorageFacts) -> lyceum_store::Result<()> {
+    let now = app.now();
+    let rows = desktops::all(&app.store).await?;
+    let any = |row: &desktops::Desktop| observe::strained(row, facts, now).is_some();
+    if !rows.iter().any(any) {
+        return Ok(());
+    }
+    // Decide again on the rows as they are under the write lock.
+    let mut tx = app.store.begin_write().await?;
+    for row in desktops::all_tx(&mut tx).await? {
+        if let Some(row) = observe::strained(&row, facts, now) {
+            desktops::put(&mut tx, &row).await?;
+        }
+    }
+    tx.commit().await
 }
 
 async fn write_facts<T: serde::Serialize>(
@@ -159,6 +181,11 @@ async fn poll(app: &App, id: &HostId, ear: &mut Ear) -> Result<(), AgentError> {
             .facts_written
             .is_none_or(|at| at.elapsed() >= FACTS_EVERY)
         {
+            if facts.replica.is_some() {
+                // How far a copy is changes all the time.
+                let fresh: HostFacts = client.get("/v1/host").await?;
+                facts.replica = fresh.replica;
+            }
             write_facts(app, id, facts).await?;
             ear.facts_written = Some(Instant::now());
         }

@@ -2,13 +2,13 @@
 
 use crate::context::Context;
 use crate::exit::Exit;
-use crate::format::{dash, mib, moment, word};
+use crate::format::{bytes, dash, mib, moment, word};
 use crate::resolve;
 use crate::table::{Table, plain};
 use clap::{Subcommand, ValueEnum};
 use lyceum_api::allocation::{PowerPut, PowerSetup, PowerShown, PowerState};
 use lyceum_api::desktops::Accepted;
-use lyceum_api::hosts::{AgentKind, Host, JoinToken, JoinTokenCreate};
+use lyceum_api::hosts::{AgentKind, Host, HostReplica, JoinToken, JoinTokenCreate};
 
 /// What joins.
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -238,6 +238,23 @@ pub fn table(hosts: &[Host]) -> Table {
     table
 }
 
+/// Releases that it keeps on a disk of its own.
+fn own_disk(r: &HostReplica) -> String {
+    let mut text = format!(
+        "{} releases, {} of {}",
+        r.releases,
+        bytes(r.used_bytes),
+        bytes(r.limit_bytes)
+    );
+    if let Some(percent) = r.filling_percent {
+        text.push_str(&format!("; copying, {percent:.0} %"));
+    }
+    if let Some(trouble) = &r.trouble {
+        text.push_str(&format!("; {trouble}"));
+    }
+    text
+}
+
 fn details(h: &Host) -> String {
     let mut lines = vec![
         ("host", h.id.to_string()),
@@ -278,6 +295,9 @@ fn details(h: &Host) -> String {
         ),
         ("pressure", format!("{:.1} %", h.memory_pressure)),
     ];
+    if let Some(replica) = &h.replica {
+        lines.push(("own disk", own_disk(replica)));
+    }
     if let Some(why) = &h.refuses_because {
         lines.push(("takes none", why.clone()));
     }
