@@ -24,7 +24,7 @@ fn overlay_key(id: &OverlayId) -> String {
 fn verify(delta: &Path, overlay: &Path) -> Result<()> {
     match Delta::read_header(delta) {
         Ok(header) => Delta::verify_overlay(&header, overlay).map_err(|e| {
-            StorageError::damaged(format!("{e}; capture the desktop again and hand out that"))
+            StorageError::damaged(format!("{e}; capture the desktop again and use that"))
         }),
         Err(_) => Ok(()),
     }

@@ -24,6 +24,7 @@ use lyceum_proto::host::{SaveRequest, SavedDelta, VerifyDelta};
 use lyceum_proto::moves::DesktopMemory;
 use lyceum_proto::storage::{DiskPoint, OverlayContent, OverlayFacts, OverlayRequest, Room};
 use lyceum_store::desktops::{self, Desktop};
+use lyceum_store::operations::Operation;
 use lyceum_store::restore_points::{self, Holds, Origin, Point, Restore, State, Step};
 use lyceum_store::{agents, operations};
 use serde::de::IgnoredAny;
@@ -51,6 +52,9 @@ pub async fn run(app: App) {
     let mut tasks = JoinSet::new();
     let mut changes = app.store.changes();
     loop {
+        if let Err(e) = close_lost(&app).await {
+            tracing::error!("operations about restore points: {e}");
+        }
         match todo(&app).await {
             Ok(list) => {
                 for work in list {
@@ -83,6 +87,35 @@ pub async fn run(app: App) {
         })
         .await;
     }
+}
+
+/// Items of operations whose desktop was deleted, with all its rows, before its turn came.
+async fn close_lost(app: &App) -> Result<(), StepError> {
+    let ours = |o: &Operation| {
+        let word = o.kind.rsplit('.').next().unwrap_or_default();
+        [orders::TAKE, orders::RESTORE, orders::UNDO].contains(&word)
+    };
+    for operation in operations::running(&app.store).await? {
+        if !ours(&operation) {
+            continue;
+        }
+        let items = operations::items(&app.store, &operation.id).await?;
+        let pending = items.into_iter().filter(|item| item.state == "pending");
+        for item in pending {
+            let Some(desktop) = crate::orders::desktop_of_target(&item.target) else {
+                continue;
+            };
+            if desktops::get(&app.store, &desktop).await?.is_some() {
+                continue;
+            }
+            let mut tx = app.store.begin_write().await?;
+            let (id, why) = (&operation.id, "it was deleted");
+            operations::settle_item(&mut tx, id, &item.target, "failed", why).await?;
+            crate::orders::finish_if_settled(&mut tx, id, app.now()).await?;
+            tx.commit().await?;
+        }
+    }
+    Ok(())
 }
 
 enum Work {
