@@ -17,6 +17,7 @@ import { OperationsPage } from "./pages/operations/operations";
 import { OverviewPage } from "./pages/overview/overview";
 import { PeoplePage } from "./pages/people/people";
 import { SettingsPage } from "./pages/settings/settings";
+import { TimetablePage } from "./pages/timetable/timetable";
 import { SignInPage } from "./pages/sign-in/sign-in";
 import { WelcomePage } from "./pages/sign-in/welcome";
 import { match, useRoute } from "./router";
@@ -43,6 +44,10 @@ const pages: Page[] = [
   ["/courses/:id/roster", "staff", (t) => t.nav.courses, (p) => <CoursePage key={p.id} id={p.id ?? ""} tab="roster" />],
   ["/courses/:id/points", "staff", (t) => t.nav.courses, (p) => <CoursePage key={p.id} id={p.id ?? ""} tab="points" />],
   ["/courses/:id/settings", "staff", (t) => t.nav.courses, (p) => <CoursePage key={p.id} id={p.id ?? ""} tab="settings" />],
+  ["/timetable", "staff", (t) => t.nav.timetable, () => <TimetablePage tab="week" />],
+  ["/timetable/lessons", "staff", (t) => t.nav.timetable, () => <TimetablePage tab="lessons" />],
+  ["/timetable/days", "staff", (t) => t.nav.timetable, () => <TimetablePage tab="days" />],
+  ["/timetable/rules", "staff", (t) => t.nav.timetable, () => <TimetablePage tab="rules" />],
   ["/images", "staff", (t) => t.nav.images, () => <ImagesPage />],
   ["/images/:id", "staff", (t) => t.nav.images, (p) => <ImagePage key={p.id} id={p.id ?? ""} />],
   ["/hosts", "staff", (t) => t.nav.hosts, () => <HostsPage />],

@@ -5,20 +5,28 @@ import type {
   AgentKind,
   Allocation,
   AllocationNow,
+  CalendarFile,
   ClipboardText,
   ConsoleTicket,
   NativeViewer,
   SpiceViewer,
   Course,
   CourseCreate,
+  CourseNetwork,
+  CourseNetworkPatch,
   CourseOrder,
   CoursePatch,
   CourseRole,
+  CourseTimetable,
   Desktop,
   DraftAccepted,
   DraftCreate,
+  FileResult,
   Image,
   JoinToken,
+  Lesson,
+  LessonExceptionPut,
+  LessonPut,
   Me,
   Member,
   OneTimeLink,
@@ -31,9 +39,12 @@ import type {
   Release,
   RosterChange,
   RosterCsv,
+  SchoolDays,
+  SchoolDaysPut,
   SealOrder,
   Settings,
   SettingsPatch,
+  TimetableRules,
   User,
   UserCreate,
   UserPatch,
@@ -79,6 +90,9 @@ export const courses = {
   putMember: (id: string, user: string, role: CourseRole) =>
     put<Member>(`courses/${id}/members/${user}`, { role }),
   removeMember: (id: string, user: string) => del(`courses/${id}/members/${user}`),
+  setNetwork: (id: string, body: CourseNetworkPatch) => patch<CourseNetwork>(`courses/${id}/network`, body),
+  beginExam: (id: string, until: number) => put<CourseNetwork>(`courses/${id}/exam`, { until }),
+  endExam: (id: string) => del(`courses/${id}/exam`),
 };
 
 export const restorePoints = {
@@ -95,6 +109,20 @@ export const classPoints = {
   undo: (course: string) => post<Accepted>(`courses/${course}/undo-restore`),
   remove: (course: string, batch: string) => del(`courses/${course}/restore-points/${batch}`),
   setSchedule: (course: string, body: PointSchedule) => put<PointSchedule>(`courses/${course}/point-schedule`, body),
+};
+
+export const timetable = {
+  add: (body: LessonPut) => post<Lesson>("timetable/lessons", body),
+  change: (id: string, body: LessonPut) => put<Lesson>(`timetable/lessons/${id}`, body),
+  remove: (id: string) => del(`timetable/lessons/${id}`),
+  except: (id: string, date: string, body: LessonExceptionPut) => put<Lesson>(`timetable/lessons/${id}/exceptions/${date}`, body),
+  restore: (id: string, date: string) => del<Lesson>(`timetable/lessons/${id}/exceptions/${date}`),
+  putDays: (id: string | null, body: SchoolDaysPut) => (id ? put<SchoolDays>(`timetable/days/${id}`, body) : post<SchoolDays>("timetable/days", body)),
+  removeDays: (id: string) => del(`timetable/days/${id}`),
+  setRules: (body: Partial<TimetableRules>) => patch<TimetableRules>("timetable/rules", body),
+  putCourse: (course: string, body: CourseTimetable) => put<CourseTimetable>(`courses/${course}/timetable`, body),
+  previewFile: (body: CalendarFile) => post<FileResult>("timetable/import/preview", body),
+  importFile: (body: CalendarFile) => post<FileResult>("timetable/import", body),
 };
 
 export const images = {

@@ -25,10 +25,14 @@ export function staleKeys(kind: string): string[] | null {
     case "restore_point":
     case "restore":
       return ["restore-points"];
+    case "network":
+      return ["courses"];
     case "settings":
       return ["settings", "me"];
     case "plan":
       return ["plans", "allocation", "hosts"];
+    case "timetable":
+      return ["timetable"];
     default:
       return null;
   }

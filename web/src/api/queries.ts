@@ -7,6 +7,7 @@ import type {
   AllocationNow,
   AuditEntry,
   Course,
+  CourseNetwork,
   CoursePoints,
   Desktop,
   DesktopHistory,
@@ -27,7 +28,10 @@ import type {
   Session,
   Settings,
   Storage,
+  Timetable,
+  TimetableNow,
   User,
+  Week,
 } from "./types";
 
 export const useMe = () =>
@@ -96,6 +100,14 @@ export const useRoster = (course: string) =>
     queryFn: ({ signal }) => get<Member[]>(`courses/${course}/roster`, signal),
   });
 
+export const useCourseNetwork = (course: string) =>
+  useQuery({
+    queryKey: ["courses", "network", course],
+    queryFn: ({ signal }) => get<CourseNetwork>(`courses/${course}/network`, signal),
+    // An examination ends by itself.
+    refetchInterval: 15_000,
+  });
+
 const busyDraft = (images: Image[] | undefined) => {
   const drafts = (images ?? []).flatMap((i) => (i.draft ? [i.draft] : []));
   if (drafts.some((d) => d.state === "importing" || d.state === "sealing" || isMoving(d.phase))) return 1500;
@@ -145,6 +157,25 @@ export const usePointSchedule = (course: string) =>
   useQuery({
     queryKey: ["restore-points", "schedule", course],
     queryFn: ({ signal }) => get<PointSchedule>(`courses/${course}/point-schedule`, signal),
+  });
+
+export const useTimetable = () =>
+  useQuery({ queryKey: ["timetable", "all"], queryFn: ({ signal }) => get<Timetable>("timetable", signal) });
+
+export const useWeek = (what: { first: string | null; course: string | null; room: string | null }) =>
+  useQuery({
+    queryKey: ["timetable", "week", what],
+    queryFn: ({ signal }) => get<Week>(`timetable/week${query(what)}`, signal),
+    placeholderData: keepPreviousData,
+    // A lesson begins without an event.
+    refetchInterval: 20_000,
+  });
+
+export const useTimetableNow = () =>
+  useQuery({
+    queryKey: ["timetable", "now"],
+    queryFn: ({ signal }) => get<TimetableNow>("timetable/now", signal),
+    refetchInterval: 20_000,
   });
 
 export const useSamples = (host: string, hours: number) =>

@@ -2347,6 +2347,8 @@ export interface components {
             recent: components["schemas"]["HostSample"][];
             /** @description Whether it admits more, and if not why. */
             refuses_because?: string | null;
+            /** @default null */
+            replica: components["schemas"]["HostReplica"] | null;
             /** @description Whether it takes desktops. */
             state: components["schemas"]["HostState"];
             /** @description Where its agent is. */
@@ -2412,6 +2414,31 @@ export interface components {
              * @default null
              */
             watts: number | null;
+        };
+        /** @description Releases that a host keeps on a disk of its own, so that they are not read from the file server. */
+        HostReplica: {
+            /**
+             * Format: double
+             * @description How much of the one that is being copied is there, percent.
+             */
+            filling_percent?: number | null;
+            /**
+             * Format: int64
+             * @description What they may take.
+             */
+            limit_bytes: number;
+            /**
+             * Format: int32
+             * @description How many are complete.
+             */
+            releases: number;
+            /** @description Why it is not as it should be; desktops use the file server's then. */
+            trouble?: string | null;
+            /**
+             * Format: int64
+             * @description What they take.
+             */
+            used_bytes: number;
         };
         /** @description One point of a host's chart. */
         HostSample: {

@@ -86,3 +86,8 @@ export function dayText(date: string, locale: string, style: "short" | "long" = 
     style === "short" ? { weekday: "short", day: "numeric", month: "numeric" } : { weekday: "long", day: "numeric", month: "long", year: "numeric" };
   return new Intl.DateTimeFormat(locale, { ...options, timeZone: "UTC" }).format(new Date(`${date}T00:00:00Z`));
 }
+
+/** A moment on the school's clock: which weekday, what time. */
+export function momentText(at: number, locale: string, zone: string): string {
+  return new Intl.DateTimeFormat(locale, { weekday: "short", hour: "2-digit", minute: "2-digit", hourCycle: "h23", timeZone: zone }).format(at);
+}

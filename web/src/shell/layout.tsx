@@ -59,6 +59,7 @@ function StaffNav() {
       <NavLink to="/" icon="desktop" label={t.nav.desktops} />
       <h2>{t.nav.teach}</h2>
       <NavLink to="/courses" icon="course" label={t.nav.courses} />
+      <NavLink to="/timetable" icon="table" label={t.nav.timetable} />
       <NavLink to="/images" icon="image" label={t.nav.images} />
       <h2>{t.nav.machine}</h2>
       <NavLink to="/overview" icon="overview" label={t.nav.overview} />

@@ -10,6 +10,7 @@ import { fileURLToPath } from "node:url";
 import { WebSocketServer } from "ws";
 import { serveRfb } from "./rfb.mjs";
 import { makeState, newId } from "./state.mjs";
+import { timetableRoutes } from "./timetable.mjs";
 
 const CSP = "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; connect-src 'self' ws: wss:";
 const TYPES = { ".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".woff2": "font/woff2", ".md": "text/plain; charset=utf-8" };
@@ -53,6 +54,7 @@ export function startMock(port = 0) {
   };
   const seen = (d) => (signedIn.role === "student" ? { ...d, host: null } : d);
   const courseView = (c) => ({ ...c, my_role: s.members.find((m) => m.course === c.id && m.user === signedIn.id)?.role ?? null, students: s.members.filter((m) => m.course === c.id && m.role === "student").length, running: s.desktops.filter((d) => d.course === c.id && d.phase === "running").length });
+  const network = (c) => c.network ?? { internet: c.outside ? "on" : "off", allowed: [], among_themselves: false, exam_until: null, segment: 1, enforced: true, problem: null };
   const me = () => ({ user: signedIn, session: "session-1", classroom_name: s.settings.classroom_name, csrf: "mock-csrf" });
 
   function operate(kind, target, name, desktops, each) {
@@ -179,6 +181,10 @@ export function startMock(port = 0) {
     ["DELETE", "courses/:id/members/:user", (p) => void (s.members = s.members.filter((m) => !(m.course === p.id && m.user === p.user)))],
     ["GET", "desktops/:id/restore-points", () => []],
     ["GET", "courses/:id/restore-points", () => ({ batches: [{ batch: "b-2", origin: "asked", note: "Before exercise 3", taken: Date.now() - 300_000, ready: 20, taking: 0, failed: 0, message: "", bytes: 340_000_000 }, { batch: "b-1", origin: "scheduled", note: "", taken: Date.now() - 900_000, ready: 19, taking: 0, failed: 1, message: "nothing is heard of its host, so it may still run there: see to the host first", bytes: 310_000_000 }], undo: 0, restoring: 0 })],
+    ["GET", "courses/:id/network", (p) => network(find(s.courses, p.id, "course"))],
+    ["PATCH", "courses/:id/network", (p, b) => { const c = find(s.courses, p.id, "course"); c.network = { ...network(c), ...b }; c.outside = c.network.internet === "on"; return c.network; }],
+    ["PUT", "courses/:id/exam", (p, b) => { const c = find(s.courses, p.id, "course"); c.network = { ...network(c), exam_until: b.until }; return c.network; }],
+    ["DELETE", "courses/:id/exam", (p) => { const c = find(s.courses, p.id, "course"); c.network = { ...network(c), exam_until: null }; }],
     ["GET", "courses/:id/point-schedule", () => ({ every_min: 10, keep_last: 6, keep_hourly: 4, own_restore: false })],
     ["PUT", "courses/:id/point-schedule", (_, b) => b],
     ["POST", "courses/:id/restore-points", (p) => operate("course.take-point", `course/${p.id}`, find(s.courses, p.id, "course").name, s.desktops.filter((d) => d.course === p.id && d.phase === "running"), () => {})],
@@ -241,6 +247,7 @@ export function startMock(port = 0) {
     ["GET", "audit", (_, __, q) => { const at = Number(q.get("before") || 1e9); const items = s.audit.filter((e) => e.id < at).slice(0, 25); return { items, next: items.at(-1)?.id > 541 ? String(items.at(-1).id) : null }; }],
     ["GET", "settings", () => s.settings],
     ["PATCH", "settings", (_, b) => { Object.assign(s.settings, b); change("settings"); return s.settings; }],
+    ...timetableRoutes(s, { change, newId, find }),
   ].map(([method, pattern, run]) => ({ method, parts: pattern.split("/"), run }));
 
   function ticket() {

@@ -3,7 +3,7 @@ import { useState } from "react";
 import { useTimetable, useTimetableNow } from "../../api/queries";
 import type { Lesson } from "../../api/types";
 import { useWords } from "../../i18n";
-import { clock } from "../../lib/format";
+import { momentText } from "../../lib/week";
 import { go } from "../../router";
 import { useSession } from "../../shell/session";
 import { Badge, Button, Segmented } from "../../ui/controls";
@@ -38,7 +38,7 @@ export function TimetablePage({ tab }: { tab: TimetableTab }) {
           </>
         )}
       </PageHead>
-      <Now />
+      {timetable.data && <Now zone={timetable.data.rules.zone} />}
       <div className="timetable-tabs">
         <Segmented<TimetableTab>
           label={t.timetable.view}
@@ -67,7 +67,7 @@ export function TimetablePage({ tab }: { tab: TimetableTab }) {
 }
 
 /** Which hours it is, and what that means for the hosts. */
-function Now() {
+function Now({ zone }: { zone: string }) {
   const { t, locale } = useWords();
   const now = useTimetableNow();
   if (!now.data) return null;
@@ -75,7 +75,7 @@ function Now() {
   return (
     <p className="timetable-now">
       <Badge tone={hours === "class" ? "good" : "idle"}>{t.timetable.hours[hours]}</Badge>
-      {until ? <span>{t.timetable.until(clock(until, locale).slice(0, 5))}</span> : null}
+      {until ? <span>{t.timetable.until(momentText(until, locale, zone))}</span> : null}
       <span>{t.timetable.modeNow(t.timetable.mode(mode))}</span>
       {running.length > 0 && <span>{t.timetable.running(running.map((o) => o.course_name).join(t.timetable.comma))}</span>}
       {seats_wanted > 0 && <span>{t.timetable.seats(seats_wanted)}</span>}
