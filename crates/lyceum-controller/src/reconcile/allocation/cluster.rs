@@ -182,7 +182,7 @@ fn host(
         && match row.heard_since {
             Some(at) => (0..stale_ms).contains(&(now - at)),
             // So new that nobody has noted it yet.
-            None => row.failed_at.is_none(),
+            None => row.failed_at.is_none() && measured.is_none(),
         };
     let measured_at = match measured {
         Some(at) if !just_came => at.min(now),
