@@ -467,4 +467,190 @@ mod tests {
         let text = "# x\nnameserver 192.0.2.53\nsearch a\nnameserver fe80::1%eth0\nnameserver 2001:db8::53\n";
         assert_eq!(name_servers(text).len(), 2);
     }
+
+    async fn world(dir: &std::path::Path, people: usize) -> App {
+        let any = "127.0.0.1:0".parse().unwrap();
+        let mut config = crate::ControllerConfig::local(dir.to_owned(), any, any);
+        config.network = Some(NetworkConfig {
+            gateway: Some("192.0.2.10".parse().unwrap()),
+            segments: "10.128.0.0/9".parse().unwrap(),
+            protected: Vec::new(),
+            name_servers: vec!["192.0.2.53".parse().unwrap()],
+        });
+        let app = App::open(config).await.unwrap();
+        app.native_port.set(8473).unwrap();
+        let mut tx = app.store.begin_write().await.unwrap();
+        let image = lyceum_store::images::Image {
+            id: "image-a".parse().unwrap(),
+            name: "image".into(),
+            description: String::new(),
+            created: 1,
+        };
+        lyceum_store::images::insert(&mut tx, &image).await.unwrap();
+        let course = courses::Course {
+            id: "course-a".parse().unwrap(),
+            name: "course".into(),
+            image: image.id,
+            release: None,
+            size: None,
+            persistence: lyceum_model::Persistence::Throwaway,
+            outside: true,
+            spice: false,
+            deleting: false,
+            created: 1,
+        };
+        courses::put(&mut tx, &course).await.unwrap();
+        for n in 0..people {
+            let id: lyceum_model::UserId = format!("user-{n}").parse().unwrap();
+            let user = lyceum_store::users::User {
+                id: id.clone(),
+                login: format!("user{n}"),
+                name: format!("User {n}"),
+                role: lyceum_store::users::Role::Student,
+                source: "local".into(),
+                password_hash: None,
+                disabled: false,
+                deleting: false,
+                created: 1,
+            };
+            lyceum_store::users::insert(&mut tx, &user).await.unwrap();
+            let session = lyceum_store::sessions::Session {
+                id: format!("session-{n}").parse().unwrap(),
+                secret_hash: format!("hash-{n}"),
+                user: id,
+                created: 1,
+                last_seen: 1,
+                client: String::new(),
+                // Two sit behind one address, the rest have IPv6.
+                address: match n {
+                    0 | 1 => "198.51.100.7".into(),
+                    n => format!("2001:db8::{n:x}"),
+                },
+                may_set_password: false,
+            };
+            lyceum_store::sessions::insert(&mut tx, &session)
+                .await
+                .unwrap();
+        }
+        tx.commit().await.unwrap();
+        app
+    }
+
+    async fn desktop(app: &App, n: usize, desired: lyceum_model::Desired) {
+        let mut tx = app.store.begin_write().await.unwrap();
+        let all = desktops::all_tx(&mut tx).await.unwrap();
+        let id: lyceum_model::DesktopId = format!("desktop-{n}").parse().unwrap();
+        let mut d = match desktops::get_tx(&mut tx, &id).await.unwrap() {
+            Some(d) => d,
+            None => {
+                let mut taken = crate::orders::fresh::Taken::of(&all);
+                let size = lyceum_model::MachineSize {
+                    vcpus: 1,
+                    memory_mib: 256,
+                };
+                let draft = lyceum_model::DraftId::new();
+                let mut d = crate::orders::fresh::draft(&draft, size, &mut taken, 1).unwrap();
+                d.id = id.clone();
+                d.owner = Owner::Course {
+                    course: "course-a".parse().unwrap(),
+                    user: format!("user-{n}").parse().unwrap(),
+                };
+                d
+            }
+        };
+        d.desired = desired;
+        desktops::put(&mut tx, &d).await.unwrap();
+        networks::get_or_make(&mut tx, &"course-a".parse().unwrap())
+            .await
+            .unwrap();
+        networks::place_of(&mut tx, &id, &"course-a".parse().unwrap())
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn doors_follow_desktops_and_sessions() {
+        use lyceum_model::Desired;
+        let dir = tempfile::tempdir().unwrap();
+        let app = world(dir.path(), 3).await;
+        let open = async || -> Vec<String> {
+            let doors = doors(&app).await.unwrap();
+            doors
+                .iter()
+                .map(|d| format!("{} {}", d.desktop, d.from))
+                .collect()
+        };
+        assert_eq!(open().await, Vec::<String>::new());
+        for n in 0..3 {
+            desktop(&app, n, Desired::Running).await;
+        }
+        assert_eq!(
+            open().await,
+            [
+                "desktop-0 198.51.100.7",
+                "desktop-1 198.51.100.7",
+                "desktop-2 2001:db8::2"
+            ]
+        );
+        // One of the two behind one address ends; the other stays.
+        desktop(&app, 0, Desired::Stopped).await;
+        assert_eq!(
+            open().await,
+            ["desktop-1 198.51.100.7", "desktop-2 2001:db8::2"]
+        );
+        // The other signs out.
+        let mut tx = app.store.begin_write().await.unwrap();
+        lyceum_store::sessions::delete(
+            &mut tx,
+            &"user-1".parse().unwrap(),
+            &"session-1".parse().unwrap(),
+        )
+        .await
+        .unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(open().await, ["desktop-2 2001:db8::2"]);
+        // Somebody goes on from another address, and is not known at the old one any more.
+        let session = "session-2".parse().unwrap();
+        app.networks
+            .seen(&session, "2001:db8::99".parse().unwrap(), app.now());
+        assert_eq!(open().await, ["desktop-2 2001:db8::99"]);
+        app.networks
+            .seen(&session, "::ffff:192.0.2.9".parse().unwrap(), app.now());
+        assert_eq!(
+            open().await,
+            ["desktop-2 192.0.2.9", "desktop-2 2001:db8::99"]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_class_comes_in_and_the_gateway_is_told_all() {
+        use lyceum_model::Desired;
+        let dir = tempfile::tempdir().unwrap();
+        let app = world(dir.path(), 60).await;
+        for n in 0..60 {
+            desktop(&app, n, Desired::Running).await;
+        }
+        let began = std::time::Instant::now();
+        let network = gateway(&app).await.unwrap().unwrap();
+        println!(
+            "60 doors of 60 desktops, computed in {} ms",
+            began.elapsed().as_millis()
+        );
+        assert_eq!(network.doors.len(), 60);
+        assert_eq!(network.native_ports, [8473]);
+        let [course] = network.courses.as_slice() else {
+            panic!()
+        };
+        let addresses: BTreeSet<_> = course.leases.iter().map(|l| l.v4).collect();
+        assert_eq!(addresses.len(), 60, "each has its own");
+        assert!(
+            addresses
+                .iter()
+                .all(|a| course.segment.v4.contains((*a).into()))
+        );
+        assert_eq!(course.policy.internet, Internet::On);
+        let again = gateway(&app).await.unwrap().unwrap();
+        assert_eq!(network, again, "nothing changed");
+    }
 }

@@ -172,7 +172,7 @@ pub async fn doors(store: &Store) -> Result<Vec<(DesktopId, SessionId, String)>>
                             WHERE m.course_id = d.course_id AND m.role = 'teacher')
            OR s.user_id IN (SELECT u.id FROM users u WHERE u.role = 'admin')
          JOIN users o ON o.id = s.user_id AND o.disabled = 0
-         WHERE d.desired = 'running' AND d.course_id IS NOT NULL
+         WHERE d.desired = 'running' AND d.gave_up = 0 AND d.phase <> 'failed' AND d.course_id IS NOT NULL
          ORDER BY d.id, s.id",
     )
     .fetch_all(store.pool())

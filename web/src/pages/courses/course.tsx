@@ -6,6 +6,7 @@ import { Notice } from "../../ui/controls";
 import { Loaded, PageHead } from "../../ui/pieces";
 import { ClassPoints } from "../restore-points/class-points";
 import { ClassView, MyDesktop } from "./class";
+import { CourseNetworkPanel } from "./course-network";
 import { CourseSettings } from "./course-settings";
 import { Roster } from "./roster";
 
@@ -47,7 +48,12 @@ export function CoursePage({ id, tab }: { id: string; tab: CourseTab }) {
             {tab === "class" && <ClassView course={course} />}
             {tab === "roster" && <Roster course={course} />}
             {tab === "points" && <ClassPoints course={course} />}
-            {tab === "settings" && <CourseSettings key={course.id} course={course} />}
+            {tab === "settings" && (
+              <div className="stack">
+                <CourseSettings key={course.id} course={course} />
+                <CourseNetworkPanel course={course} />
+              </div>
+            )}
           </>
         );
       }}
