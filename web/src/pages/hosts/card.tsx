@@ -2,11 +2,16 @@
 import { useState } from "react";
 import type { Host, HostState } from "../../api/types";
 import { useWords } from "../../i18n";
-import { ago, mib, percent } from "../../lib/format";
+import { ago, bytes, mib, percent } from "../../lib/format";
 import { Badge, Button, Notice, Tag } from "../../ui/controls";
 import { Facts, Meter, Sparkline, useNow } from "../../ui/pieces";
 import { HostHistory } from "./history";
 import { PowerLine } from "./power";
+
+function replicaText(t: ReturnType<typeof useWords>["t"], replica: NonNullable<Host["replica"]>): string {
+  const holds = t.hosts.replicaHolds(replica.releases, bytes(replica.used_bytes), bytes(replica.limit_bytes));
+  return typeof replica.filling_percent === "number" ? `${holds}; ${t.hosts.replicaFilling(percent(replica.filling_percent))}` : holds;
+}
 
 export function HostCard({ host, busy, onState }: { host: Host; busy: boolean; onState?: (state: HostState) => void }) {
   const { t, locale } = useWords();
@@ -58,6 +63,7 @@ export function HostCard({ host, busy, onState }: { host: Host; busy: boolean; o
           [t.hosts.desktops, host.desktops],
           [t.hosts.available, mib(host.available_mib)],
           [t.hosts.pressure, percent(host.memory_pressure, 1)],
+          ...(host.replica ? [[t.hosts.replica, replicaText(t, host.replica)] as [string, string]] : []),
         ]}
       />
 
@@ -66,6 +72,7 @@ export function HostCard({ host, busy, onState }: { host: Host; busy: boolean; o
           {t.say(warning)}
         </Notice>
       ))}
+      {host.replica?.trouble && <Notice tone="warn">{t.say(host.replica.trouble)}</Notice>}
       {host.refuses_because && host.state === "active" && host.online && (
         <Notice tone="warn">
           {t.hosts.refuses} {t.say(host.refuses_because)}
