@@ -56,6 +56,8 @@ pub mod channel {
     pub const MAIN: u8 = 1;
     /// Pictures.
     pub const DISPLAY: u8 = 2;
+    /// A client's first message on it, which sets up what it keeps.
+    pub const DISPLAY_INIT: u16 = 101;
     /// Keys and pointer.
     pub const INPUTS: u8 = 3;
     /// The pointer's shape.

@@ -48,8 +48,14 @@ pub async fn answer<S: AsyncWrite + Unpin>(stream: &mut S, code: u32) -> Result<
     Ok(())
 }
 
-/// Links a channel to a server. `hello`'s common capabilities are ours, whoever it came from.
-pub async fn connect<S>(stream: &mut S, hello: &Hello, password: &str) -> Result<(), SpiceError>
+/// Links a channel to a server. `hello`'s common capabilities are ours, whoever it came from. `first` is the
+/// channel's first message, if there is one already: it goes out with the ticket, so that no server ever has a channel without it.
+pub async fn connect<S>(
+    stream: &mut S,
+    hello: &Hello,
+    password: &str,
+    first: &[u8],
+) -> Result<(), SpiceError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -70,10 +76,10 @@ where
     {
         return Err(SpiceError::Protocol("a server from before 2012"));
     }
-    stream.write_u32_le(MECHANISM).await?;
-    stream
-        .write_all(&ticket::seal(&reply.key, password)?)
-        .await?;
+    let mut last = MECHANISM.to_le_bytes().to_vec();
+    last.extend(ticket::seal(&reply.key, password)?);
+    last.extend(first);
+    stream.write_all(&last).await?;
     stream.flush().await?;
     match stream.read_u32_le().await? {
         result::OK => Ok(()),
@@ -118,7 +124,7 @@ mod tests {
                 answer(&mut there, code).await.expect("answer");
             };
             let wish = hello();
-            let (linked, ()) = tokio::join!(connect(&mut here, &wish, "s3cret"), server);
+            let (linked, ()) = tokio::join!(connect(&mut here, &wish, "s3cret", &[]), server);
             match linked {
                 Ok(()) => assert_eq!(code, result::OK),
                 Err(e) => assert!(matches!(e, SpiceError::Refused(c) if c == code), "{e}"),
@@ -156,7 +162,7 @@ mod tests {
                 let (mut here, mut there) = tokio::io::duplex(4096);
                 there.write_all(&bytes).await.expect("room");
                 there.shutdown().await.expect("open");
-                assert!(connect(&mut here, &hello(), "").await.is_err());
+                assert!(connect(&mut here, &hello(), "", &[]).await.is_err());
             });
         }
     }

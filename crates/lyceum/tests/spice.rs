@@ -194,9 +194,25 @@ impl Viewer {
             common: vec![],
             own: vec![],
         };
-        shake::connect(&mut stream, &hello, password).await?;
+        let first = if channel == channel::DISPLAY {
+            display_init()
+        } else {
+            Vec::new()
+        };
+        shake::connect(&mut stream, &hello, password, &first).await?;
         Ok(stream)
     }
+}
+
+/// What a display's client says first: what it keeps of pictures.
+fn display_init() -> Vec<u8> {
+    let mut bytes = channel::DISPLAY_INIT.to_le_bytes().to_vec();
+    bytes.extend(14u32.to_le_bytes());
+    bytes.push(1);
+    bytes.extend(1_000_000u64.to_le_bytes());
+    bytes.push(1);
+    bytes.extend(1_000_000u32.to_le_bytes());
+    bytes
 }
 
 /// The main channel of a session.
@@ -279,6 +295,20 @@ fn has_a_picture(file: &Path) -> bool {
     pixels.chunks(3).any(|p| p != &pixels[..3])
 }
 
+/// Process ids of the desktop's machines.
+fn machines(desktop: &str) -> Vec<u32> {
+    let name = format!("guest=lyceum-{desktop}");
+    let pid = |entry: std::fs::DirEntry| -> Option<u32> {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let line = std::fs::read(entry.path().join("cmdline")).ok()?;
+        line.split(|b| *b == 0)
+            .any(|word| word == name.as_bytes())
+            .then_some(pid)
+    };
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    all.filter_map(pid).collect()
+}
+
 #[test]
 fn spice_clients_see_a_picture_and_are_told_to_come_again() {
     let dir = tempfile::Builder::new()
@@ -343,6 +373,31 @@ fn spice_clients_see_a_picture_and_are_told_to_come_again() {
         (main, session, display)
     });
 
+    // One that hangs up before it said anything, or says something else, does its machine no harm.
+    let before = machines(&id);
+    assert_eq!(before.len(), 1);
+    for said in [&b""[..], &[101, 0, 0, 0, 0, 1], &[9; 40]] {
+        runtime.block_on(async {
+            let mut stream = viewer.tls("127.0.0.1").await.unwrap();
+            let hello = Hello {
+                connection: session,
+                channel: channel::DISPLAY,
+                id: 0,
+                common: vec![],
+                own: vec![],
+            };
+            let linked = shake::connect(&mut stream, &hello, viewer.get("password"), said);
+            linked.await.expect("linked");
+            let _ = stream.shutdown().await;
+            let mut rest = Vec::new();
+            let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest))
+                .await
+                .expect("closed");
+        });
+    }
+
+    assert_eq!(machines(&id), before);
+
     // Through a reset and a move: told to come again, and let in again with the same password.
     for order in [&["desktop", "reset", &id][..], &["desktop", "move", &id]] {
         json(&state, order);
@@ -367,6 +422,8 @@ fn spice_clients_see_a_picture_and_are_told_to_come_again() {
         });
     }
 
+    let moved = machines(&id);
+    assert_eq!(moved.len(), 1);
     // Who comes last has the desktop; the one before is not told to come again.
     let other = Viewer::ask(&state, &id).expect("a file");
     runtime.block_on(async {
@@ -382,6 +439,7 @@ fn spice_clients_see_a_picture_and_are_told_to_come_again() {
         }
         assert!(refused(viewer.link(channel::MAIN, 0).await));
     });
+    assert_eq!(machines(&id), moved, "none ended by itself on the way");
     json(&state, &["desktop", "suspend", &id]);
     assert!(Viewer::ask(&state, &id).is_err(), "it does not run");
 }

@@ -8,7 +8,7 @@ use crate::console::close;
 use crate::console::supply::{Closed, Place, RETRY, Watch, place};
 use lyceum_console::Limits;
 use lyceum_spice::link::{Hello, channel as kind, result};
-use lyceum_spice::main_channel::{Messages, switch_host};
+use lyceum_spice::main_channel::{MINI_HEADER, Messages, switch_host};
 use lyceum_spice::shake;
 use lyceum_wire::RawStream;
 use std::io;
@@ -66,7 +66,12 @@ async fn serve(
 ) -> &'static str {
     // To the machine it is always a new session, whatever the client was linked to before.
     hello.connection = 0;
-    let (place, machine) = match linked(watch, &hello).await {
+    let machine = tokio::select! {
+        machine = linked(watch, &hello) => machine,
+        // It has nothing to say before it is let in.
+        () = nothing_more(&mut client) => return "it went away",
+    };
+    let (place, machine) = match machine {
         Ok(linked) => linked,
         Err((_, why)) => {
             let _ = shake::answer(&mut client, result::ERROR).await;
@@ -139,7 +144,7 @@ enum Gone {
 async fn linked(watch: &mut Watch<'_>, hello: &Hello) -> Result<(Place, RawStream), Closed> {
     loop {
         let (place, mut machine) = opened(watch).await?;
-        match tokio::time::timeout(LINK, shake::connect(&mut machine, hello, "")).await {
+        match tokio::time::timeout(LINK, shake::connect(&mut machine, hello, "", &[])).await {
             Ok(Ok(())) => return Ok((place, machine)),
             Ok(Err(e)) => tracing::debug!("a SPICE machine could not be linked to: {e}"),
             Err(_) => tracing::debug!("a SPICE machine did not link in time"),
@@ -279,6 +284,19 @@ pub(super) async fn beside(app: &App, beside: Beside, mut client: Client, hello:
     }
 }
 
+// The first message of a display's client, with its header.
+async fn display_init(client: &mut Client) -> io::Result<Vec<u8>> {
+    let mut message = vec![0; MINI_HEADER];
+    client.read_exact(&mut message).await?;
+    let size = match message.as_slice() {
+        [a, b, size, 0, 0, 0] if u16::from_le_bytes([*a, *b]) == kind::DISPLAY_INIT => *size,
+        _ => return Err(io::Error::other("a display that does not begin as one")),
+    };
+    message.resize(MINI_HEADER + usize::from(size), 0);
+    client.read_exact(&mut message[MINI_HEADER..]).await?;
+    Ok(message)
+}
+
 async fn serve_beside(
     app: &App,
     beside: &Beside,
@@ -287,6 +305,16 @@ async fn serve_beside(
 ) -> io::Result<()> {
     let live = &beside.live;
     let input = hello.channel == kind::INPUTS;
+    let display = hello.channel == kind::DISPLAY;
+    // libspice-server 0.15 crashes, and its machine with it, when a display's client hangs up before its first message. So
+    // the machine hears of the channel together with that message.
+    let mut first = Vec::new();
+    if display {
+        shake::answer(&mut client, result::OK)
+            .await
+            .map_err(io::Error::other)?;
+        first = tokio::time::timeout(LINK, display_init(&mut client)).await??;
+    }
     let opened = async {
         let (place, session) = live.linked.get().ok_or(result::BAD_CONNECTION_ID)?;
         hello.connection = *session;
@@ -296,7 +324,7 @@ async fn serve_beside(
             // Its main channel is going to be told.
             Some(Err(_)) | None => return Err(result::ERROR),
         };
-        match tokio::time::timeout(LINK, shake::connect(&mut machine, &hello, "")).await {
+        match tokio::time::timeout(LINK, shake::connect(&mut machine, &hello, "", &first)).await {
             Ok(Ok(())) => Ok(machine),
             Ok(Err(lyceum_spice::SpiceError::Refused(code))) => Err(code),
             Ok(Err(_)) | Err(_) => Err(result::ERROR),
@@ -306,13 +334,17 @@ async fn serve_beside(
     let machine = match opened {
         Ok(machine) => machine,
         Err(code) => {
-            let _ = shake::answer(&mut client, code).await;
+            if !display {
+                let _ = shake::answer(&mut client, code).await;
+            }
             return Err(io::Error::other(format!("it was not linked: {code}")));
         }
     };
-    shake::answer(&mut client, result::OK)
-        .await
-        .map_err(io::Error::other)?;
+    if !display {
+        shake::answer(&mut client, result::OK)
+            .await
+            .map_err(io::Error::other)?;
+    }
     let (mut from_client, mut to_client) = tokio::io::split(client);
     let (mut from_machine, mut to_machine) = tokio::io::split(machine);
     let gone = {
