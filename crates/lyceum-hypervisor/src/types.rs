@@ -132,9 +132,6 @@ pub enum NicLink {
         /// Whether the desktop reaches the outside.
         outside: bool,
     },
-}
-
-/// What a machine is doing.
     /// A tap that is there already, with rules of its own: a course's network.
     Tap {
         /// The device.
@@ -142,6 +139,9 @@ pub enum NicLink {
         /// The address that the desktop is going to get.
         address: std::net::Ipv4Addr,
     },
+}
+
+/// What a machine is doing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum InstanceState {

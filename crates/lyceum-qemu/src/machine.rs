@@ -320,6 +320,7 @@ pub fn netdev(link: &NicLink) -> serde_json::Value {
             "type": "user", "id": NETDEV, "net": network, "dhcpstart": address,
             "restrict": !outside, "ipv6": false,
         }),
+        NicLink::Tap { .. } => json!({ "type": "tap", "id": NETDEV, "fd": fd::TAP.to_string() }),
     }
 }
 
@@ -333,7 +334,6 @@ fn network(
         .as_ref()
         .map(|nic| (nic, netdev(&nic.link).to_string()));
     match (&request.from, saved_nic, own) {
-        NicLink::Tap { .. } => json!({ "type": "tap", "id": NETDEV, "fd": fd::TAP.to_string() }),
         // The original's card, connected to a network without a way out; it is
         // taken away before the copy gets its own.
         (StartFrom::HandOut { .. } | StartFrom::Resume { .. }, Some(saved), None)

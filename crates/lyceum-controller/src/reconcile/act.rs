@@ -385,6 +385,7 @@ pub(super) fn request_for(
             mac: d.mac.clone(),
             address,
             outside: d.outside,
+            plug: None,
         }),
         spice: false,
         vm_generation_id,
@@ -398,7 +399,6 @@ async fn suspend(app: &App, seen: &Desktop) -> Result<Progress, StepError> {
     };
     // The name is in the store before anything is written under it.
     let delta = match &seen.saving_delta {
-            plug: None,
         Some(delta) => delta.clone(),
         None => {
             let delta = DeltaId::new();

@@ -309,9 +309,9 @@ async fn begin(
                 memory_mib: Some(share_of_memory(args.memory, addresses.hosts.len())),
                 starts: Some(share_of_starts(addresses.hosts.len())),
                 user: machines.user.clone(),
+                network: None,
                 simulated: args.simulated,
                 power_off: Some(power::off(layout, &name)),
-                network: None,
                 ..plain_host(&name, *address, layout, &run.join((n + 1).to_string()))?
             },
             qemu: QemuConfig {
