@@ -1,6 +1,8 @@
 //! All pairs, both directions, IPv4 and IPv6, per policy; and that it stays so whatever restarts.
 
-use crate::world::{DEADLINE, Desktop, NATIVE, PORT, World, plug, possible, reach, sh, within};
+use crate::world::{
+    DEADLINE, Desktop, NATIVE, PORT, World, plug, possible, reach, servers, sh, within,
+};
 use lyceum_net::Internet;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -282,16 +284,10 @@ async fn changed_by_hand(class: &mut Class) {
     }
     // A server that died.
     let dir = class.world.run_dir();
-    let killed = sh(&format!("pgrep -f -- --conf-file={}/1.conf", dir.display()));
-    let pid: i32 = killed
-        .trim()
-        .lines()
-        .next()
-        .expect("dnsmasq of segment 1")
-        .parse()
-        .expect("pid");
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL)
-        .expect("kill");
+    let mark = format!("--conf-file={}/1.conf", dir.display());
+    for pid in servers(&mark) {
+        nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL).expect("kill");
+    }
     let gateway = class.world.gw.as_mut().expect("gateway");
     let until = std::time::Instant::now() + DEADLINE;
     loop {

@@ -418,22 +418,26 @@ impl Drop for World {
     fn drop(&mut self) {
         // A gateway's servers outlive it.
         let mark = format!("--conf-file={}/", self.dir.path().display());
-        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let line = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
-            let pid = entry.file_name().to_str().and_then(|n| n.parse().ok());
-            if let Some(pid) = pid
-                && line.contains(&mark)
-            {
-                let _ = nix::sys::signal::kill(
-                    nix::unistd::Pid::from_raw(pid),
-                    nix::sys::signal::SIGKILL,
-                );
-            }
+        for pid in servers(&mark) {
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL);
         }
         for ns in &self.namespaces {
             let _ = attempt(&format!("ip netns del {ns}"));
         }
     }
+}
+
+/// Processes that were started with such an argument.
+pub fn servers(mark: &str) -> Vec<nix::unistd::Pid> {
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    all.filter_map(|entry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let line = std::fs::read(entry.path().join("cmdline")).ok()?;
+        let mut args = line.split(|b| *b == 0);
+        args.any(|a| a.starts_with(mark.as_bytes()))
+            .then(|| nix::unistd::Pid::from_raw(pid))
+    })
+    .collect()
 }
 
 /// Whether a connection comes about, and who answers. What is to come about is tried until the deadline;
