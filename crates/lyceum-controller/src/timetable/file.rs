@@ -244,7 +244,7 @@ BEGIN:VEVENT\nUID:h\nSUMMARY:Autumn\nDTSTART;VALUE=DATE:20261003\nEND:VEVENT\nEN
         let first = plan(&file(), &zone, &mine(), &[], &[], 5).unwrap();
         assert_eq!(first.put.len(), 1);
         assert_eq!(first.result.unknown_courses, ["Physics"]);
-        assert_eq!(first.result.problems[0].line, 14);
+        assert_eq!(first.result.problems[0].line, 20);
         assert_eq!(first.holidays.len(), 1);
         // Again: nothing changes, but a lesson that an earlier file brought goes, and one by hand stays.
         let mut earlier = first.put[0].clone();
