@@ -468,7 +468,5 @@ fn used(folder: &Path) -> u64 {
 }
 
 fn free(dir: &Path) -> u64 {
-    nix::sys::statvfs::statvfs(dir).map_or(0, |s| {
-        s.blocks_available() as u64 * s.fragment_size() as u64
-    })
+    nix::sys::statvfs::statvfs(dir).map_or(0, |s| s.blocks_available() * s.fragment_size())
 }

@@ -47,7 +47,9 @@ async fn desktops_use_it_when_it_is_whole_and_the_tier_when_it_is_not() {
     lab.wait_phase("b", Phase::Running).await;
 
     // Damaged, it is not used; and without the tier's there is no other.
-    let ram = own.join(layout::release(&lab.release)).join(layout::RELEASE_RAM);
+    let ram = own
+        .join(layout::release(&lab.release))
+        .join(layout::RELEASE_RAM);
     let mut bytes = std::fs::read(&ram).unwrap();
     bytes[0] ^= 1;
     std::fs::write(&ram, &bytes).unwrap();

@@ -364,7 +364,7 @@ fn measure(args: &Args) -> anyhow::Result<Record> {
             unit: "MiB".into(),
             samples: vec![off as f64 / f64::from(n) / f64::from(1 << 20)],
             less: true,
-            note: format!("{} MiB were asked for", asked / u64::from(n) >> 20),
+            note: format!("{} MiB were asked for", (asked / u64::from(n)) >> 20),
         });
     }
     let series = "off the disk, per desktop";

@@ -234,7 +234,7 @@ pub fn has_room(dir: &Path, bytes: u64) -> anyhow::Result<()> {
             dir.display()
         ))
     })?;
-    let free = found.blocks_available() as u64 * found.fragment_size() as u64;
+    let free = found.blocks_available() * found.fragment_size();
     if free < bytes + bytes / 4 {
         return Err(failed(format!(
             "{} has {} left, and a file of {} is to be made there: make room, or choose a smaller --size-mib",

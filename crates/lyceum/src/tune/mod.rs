@@ -146,7 +146,7 @@ fn find(place: &Where) -> anyhow::Result<(Edge, Known)> {
             edge.path("etc/lyceum/host.toml"),
         ]
     } else {
-        for path in place.config.iter().filter(|path| !path.exists()) {
+        if let Some(path) = place.config.iter().find(|path| !path.exists()) {
             return Err(Exit::usage(format!("{} is not there", path.display())));
         }
         place.config.clone()

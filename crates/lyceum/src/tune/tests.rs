@@ -77,8 +77,8 @@ impl Lab {
             let config = StorageConfig::new(
                 "127.0.0.1:1".parse().unwrap(),
                 Path::new("/nowhere"),
-                &self.root().join("fast"),
-                &self.root().join("slow"),
+                self.root().join("fast"),
+                self.root().join("slow"),
             );
             self.write(
                 "etc/lyceum/storage.toml",
