@@ -5,9 +5,9 @@ use crate::exit::{self, Exit};
 use crate::format::{bytes, dash, duration, moment, short, word};
 use crate::resolve;
 use crate::table::{Table, plain};
+use anyhow::Context as _;
 use clap::Subcommand;
 use lyceum_api::Page;
-use anyhow::Context as _;
 use lyceum_api::desktops::{
     Accepted, Desktop, DesktopCreate, DesktopHistory, SpiceViewer, StartOrder,
 };
@@ -212,13 +212,15 @@ pub async fn run(ctx: &Context, command: DesktopCommand) -> anyhow::Result<()> {
             let path = format!("desktops/{}/spice-viewer", desktop.id);
             let viewer: SpiceViewer = ctx.client.post(&path, &serde_json::json!({})).await?;
             let to = output.unwrap_or_else(|| viewer.file_name.clone().into());
-            write_secret(&to, &viewer.file)
-                .with_context(|| format!("writing {}", to.display()))?;
+            write_secret(&to, &viewer.file).with_context(|| format!("writing {}", to.display()))?;
             let words = format!(
                 "{0} is written: remote-viewer {0} (within two minutes, once)",
                 to.display()
             );
-            ctx.done(&serde_json::json!({"file": to, "expires": viewer.expires}), &words)
+            ctx.done(
+                &serde_json::json!({"file": to, "expires": viewer.expires}),
+                &words,
+            )
         }
         DesktopCommand::Console { desktop } => {
             let desktop = resolve::desktop(&ctx.client, &desktop).await?;
