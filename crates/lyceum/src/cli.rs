@@ -2,9 +2,8 @@
 
 use crate::bench;
 use crate::commands::{
-    allocation, samples,
-    audit, course, desktop, host, image, login, network, operation, plan, restore_point, session,
-    settings, sim, storage, timetable, user,
+    allocation, audit, course, desktop, host, image, login, network, operation, plan,
+    restore_point, samples, session, settings, sim, storage, timetable, user,
 };
 use crate::doctor::DoctorArgs;
 use crate::exit;

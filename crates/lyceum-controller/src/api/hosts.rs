@@ -26,13 +26,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(storage))
 }
 
-fn shown(
-    app: &App,
-    agent: Agent,
-    all: &[Desktop],
-    power: &[Power],
-    overcommit: f64,
-) -> Host {
+fn shown(app: &App, agent: Agent, all: &[Desktop], power: &[Power], overcommit: f64) -> Host {
     let now = app.now();
     let facts: Option<HostFacts> = agent
         .facts

@@ -175,7 +175,10 @@ fn power(shown: &PowerShown) -> String {
                 |m| serde_json::to_string(m).unwrap_or_default(),
             ),
         ),
-        ("password", if shown.has_password { "kept" } else { "none" }.into()),
+        (
+            "password",
+            if shown.has_password { "kept" } else { "none" }.into(),
+        ),
         ("watts", dash(p.watts)),
         ("watts off", dash(shown.setup.watts_off)),
         ("group", dash(p.group.as_ref())),
