@@ -16,8 +16,8 @@ use lyceum_timetable::ics::MAX_BYTES;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
-/// Longest body, bytes: the longest file as JSON, where a character may take six.
-const BODY: usize = 6 * MAX_BYTES + 64 * 1024;
+/// Longest body, bytes: the longest file as JSON, where ends of lines take two characters more.
+const BODY: usize = MAX_BYTES + MAX_BYTES / 2;
 
 /// Its routes.
 pub fn routes() -> OpenApiRouter<App> {
