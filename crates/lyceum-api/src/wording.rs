@@ -107,15 +107,27 @@ pub const CATALOGUE: &[(&str, &str)] = &[
         "spice.without",
         "this desktop runs without SPICE: it was started before its course allowed it, or its host lacks the package qemu-system-modules-spice. Once that is in order, start it again",
     ),
-    ("spice.not_up", "the desktop is not up yet: try again when it runs"),
+    (
+        "spice.not_up",
+        "the desktop is not up yet: try again when it runs",
+    ),
     // Plans and power.
     (
         "plan.cooling_on",
         "cooling down: it was switched on {minutes} min ago; hosts are given {given} min before the next is switched off",
     ),
-    ("plan.cooling_on_short", "cooling down: it was switched on {minutes} min ago"),
-    ("plan.cooling_off", "cooling down: it was switched off {minutes} min ago"),
-    ("plan.one_at_a_time", "one power action at a time: {host} is being switched just now"),
+    (
+        "plan.cooling_on_short",
+        "cooling down: it was switched on {minutes} min ago",
+    ),
+    (
+        "plan.cooling_off",
+        "cooling down: it was switched off {minutes} min ago",
+    ),
+    (
+        "plan.one_at_a_time",
+        "one power action at a time: {host} is being switched just now",
+    ),
     (
         "plan.group_busy",
         "one power action at a time: another host of its group is being switched",
@@ -123,26 +135,38 @@ pub const CATALOGUE: &[(&str, &str)] = &[
     ("plan.not_switchable", "it can't be switched from afar"),
     ("plan.desktop_fixed", "{desktop} is on it: {why}"),
     ("plan.on_its_way", "a desktop is on its way to it"),
-    ("plan.drained_or_maintenance", "it is being drained or in maintenance"),
+    (
+        "plan.drained_or_maintenance",
+        "it is being drained or in maintenance",
+    ),
     ("plan.reserve", "it is held in reserve"),
     ("plan.not_switched_on", "not switched on: {why}"),
     (
         "plan.no_more_hosts",
         "{free} seats are free on {on} hosts; more than {wanted} and at least {least} hosts are wanted, and no other host can be switched on",
     ),
-    ("plan.stays_off", "stays off: {free} seats will be free, more than {wanted} are wanted"),
+    (
+        "plan.stays_off",
+        "stays off: {free} seats will be free, more than {wanted} are wanted",
+    ),
     (
         "plan.emptied",
         "{host} is emptied and switched off; {seats} seats stay free on {hosts} hosts",
     ),
-    ("plan.makes_room", "makes room on {host} for larger ones of a host that is switched off"),
+    (
+        "plan.makes_room",
+        "makes room on {host} for larger ones of a host that is switched off",
+    ),
     ("plan.stays_on", "stays on: {why}"),
     ("plan.stays_on_least", "stays on: at least {n} stay on"),
     (
         "plan.stays_on_seats",
         "stays on: without it {left} seats would be free, and {wanted} are wanted",
     ),
-    ("plan.stays_on_fit", "stays on: its desktops don't fit on the others"),
+    (
+        "plan.stays_on_fit",
+        "stays on: its desktops don't fit on the others",
+    ),
     (
         "plan.peak",
         "its average of {cpu} % is a peak: fewer than {share} % of its samples are above {high} %",
@@ -155,39 +179,69 @@ pub const CATALOGUE: &[(&str, &str)] = &[
         "plan.below",
         "below the threshold: no host is above {high} % for long with a heavy desktop on it",
     ),
-    ("plan.no_idle", "no host is below {low} % and could take desktops"),
+    (
+        "plan.no_idle",
+        "no host is below {low} % and could take desktops",
+    ),
     (
         "plan.cpu_unknown",
         "its CPU use or number of cores is not known, so nothing is decided about it",
     ),
-    ("plan.past_high", "target would pass the high mark: {host} would be at {cpu} %"),
+    (
+        "plan.past_high",
+        "target would pass the high mark: {host} would be at {cpu} %",
+    ),
     (
         "plan.light_gives",
         "{host} is at {cpu} % with {heavy} heavy desktops; this one is light and gives them {share} % of the host, {to} will be at {then} %",
     ),
-    ("plan.too_little", "moving {n} more light desktops would gain less than {gain} % each"),
+    (
+        "plan.too_little",
+        "moving {n} more light desktops would gain less than {gain} % each",
+    ),
     ("plan.no_idle_can", "no idle host can take it: {why}"),
     (
         "plan.heavy_cores",
         "the heavy desktops of {host} ask for {here} times its cores; {to} is idle and will be asked for {there} times its own",
     ),
-    ("plan.goes_on", "makes room on {host}, goes on to {to} after that"),
+    (
+        "plan.goes_on",
+        "makes room on {host}, goes on to {to} after that",
+    ),
     ("plan.seats_taken", "all its {seats} seats are taken"),
-    ("plan.memory_free", "{needs} MiB are needed and {free} MiB are free"),
-    ("plan.nominal_limit", "nominal memory would pass its limit of {limit} MiB"),
+    (
+        "plan.memory_free",
+        "{needs} MiB are needed and {free} MiB are free",
+    ),
+    (
+        "plan.nominal_limit",
+        "nominal memory would pass its limit of {limit} MiB",
+    ),
     ("plan.other_model", "its CPU model is another"),
-    ("plan.owner_there", "another desktop of the same person is there"),
-    ("plan.course_there", "more desktops of the same course are there"),
+    (
+        "plan.owner_there",
+        "another desktop of the same person is there",
+    ),
+    (
+        "plan.course_there",
+        "more desktops of the same course are there",
+    ),
     ("plan.being_moved", "it is being moved"),
     ("plan.cant_move", "it can't be moved"),
     ("plan.being_switched_off", "it is being switched off"),
     ("plan.maintenance", "it is in maintenance"),
-    ("plan.nothing_two", "there is nothing to gain: fewer than two hosts take part"),
+    (
+        "plan.nothing_two",
+        "there is nothing to gain: fewer than two hosts take part",
+    ),
     (
         "plan.nothing_even",
         "there is nothing to gain: hosts use {low} to {high} % of their memory, and no move makes that more even",
     ),
-    ("plan.counts", "{host} has {n} desktops and {to} has {m}; {each} each is even"),
+    (
+        "plan.counts",
+        "{host} has {n} desktops and {to} has {m}; {each} each is even",
+    ),
     (
         "plan.memory_even",
         "{host} uses {used} % of its memory and {to} uses {then} %; {even} % is even",
@@ -201,7 +255,10 @@ pub const CATALOGUE: &[(&str, &str)] = &[
     ("plan.left", "left as it is: {why}"),
     ("plan.drained_but", "{host} is being drained, but {why}"),
     ("plan.being_drained", "{host} is being drained"),
-    ("plan.drained_no_place", "{host} is being drained, but no other host can take it: {why}"),
+    (
+        "plan.drained_no_place",
+        "{host} is being drained, but no other host can take it: {why}",
+    ),
     ("plan.settings_say", "the settings say so"),
     ("plan.timetable_says", "the timetable says so: {why}"),
     ("plan.asked_for", "it was asked for"),
@@ -212,35 +269,62 @@ pub const CATALOGUE: &[(&str, &str)] = &[
         "plan.interrupted",
         "it was interrupted for too long, so the classroom may be another by now",
     ),
-    ("plan.class_first", "{n} desktops are being started, and they come first"),
+    (
+        "plan.class_first",
+        "{n} desktops are being started, and they come first",
+    ),
     ("plan.other_mode", "{mode} is wanted by now"),
     ("plan.more_by_now", "more seats are wanted by now"),
-    ("plan.not_all_moved", "not all of its desktops were moved away: {why}"),
+    (
+        "plan.not_all_moved",
+        "not all of its desktops were moved away: {why}",
+    ),
     ("plan.steps_done", "{done} of {all} steps were done"),
-    ("plan.agent_unknown", "left as it is: its agent has not said yet what it is"),
-    ("plan.maintenance_left", "left as it is: it is in maintenance"),
+    (
+        "plan.agent_unknown",
+        "left as it is: its agent has not said yet what it is",
+    ),
+    (
+        "plan.maintenance_left",
+        "left as it is: it is in maintenance",
+    ),
     ("plan.silent_left", "left as it is: its agent is not heard"),
-    ("plan.trusted_again", "left as it is: {why}; it is trusted again {s} s after it came back"),
+    (
+        "plan.trusted_again",
+        "left as it is: {why}; it is trusted again {s} s after it came back",
+    ),
     ("plan.no_longer_there", "it does not run on {host} any more"),
     ("plan.instead_of", "{host} did not come up"),
     (
         "power.not_up",
         "it did not come up within {s} s{words}; look at it, then switch it on by hand",
     ),
-    ("power.still_there", "it was told to go off and is still there after {s} s"),
+    (
+        "power.still_there",
+        "it was told to go off and is still there after {s} s",
+    ),
     ("power.flapped", "its agent was not heard for a while"),
     ("power.silent", "its agent is not heard"),
     ("power.not_off", "it was not switched off: {why}"),
     ("power.coming", "{n} desktops are on their way to it"),
     ("power.on_it", "{n} desktops are on it"),
-    ("power.no_method", "nothing is set up that could bring it up again"),
+    (
+        "power.no_method",
+        "nothing is set up that could bring it up again",
+    ),
     (
         "power.no_agent_off",
         "its agent was not told how to switch its machine off (power_off in its configuration)",
     ),
-    ("power.no_command", "the controller's configuration has no power command {name}"),
+    (
+        "power.no_command",
+        "the controller's configuration has no power command {name}",
+    ),
     ("power.cant", "the host can't be switched: {why}"),
-    ("plan.second", "another plan is being carried out: wait until it is over, or stop it"),
+    (
+        "plan.second",
+        "another plan is being carried out: wait until it is over, or stop it",
+    ),
     (
         "plan.too_old",
         "the plan is older than 10 minutes, so the classroom may be another by now: plan again",

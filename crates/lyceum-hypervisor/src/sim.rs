@@ -387,8 +387,7 @@ impl Hypervisor for SimHypervisor {
         sealed: &SealedFiles,
         size: lyceum_model::MachineSize,
     ) -> Result<(), DeltaFault> {
-        instance::check_delta(delta, sealed, size, &self.platform)
-            .map_err(DeltaFault::Damaged)
+        instance::check_delta(delta, sealed, size, &self.platform).map_err(DeltaFault::Damaged)
     }
 
     async fn adopt(&self, run_dir: &Path) -> Result<Option<Arc<dyn Instance>>, HypervisorError> {

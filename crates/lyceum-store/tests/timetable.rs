@@ -129,7 +129,7 @@ async fn lessons_and_days_come_back_as_written(place: &Place) {
     );
     assert_eq!(
         timetable::school_days(&store).await.unwrap(),
-        [days.clone()]
+        std::slice::from_ref(&days)
     );
     assert_eq!(
         timetable::course_rules(&store).await.unwrap(),

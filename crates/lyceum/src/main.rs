@@ -118,9 +118,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             Some(_) => commands::plan::run(&args, global.json()),
             None => commands::allocation::plan(&context(global)?, args.policy, args.act).await,
         },
-        Command::Allocation(command) => {
-            commands::allocation::run(&context(global)?, command).await
-        }
+        Command::Allocation(command) => commands::allocation::run(&context(global)?, command).await,
         Command::Samples(command) => commands::samples::run(&context(global)?, command).await,
         Command::Sim(args) => commands::sim::run(&args, global.json()),
         Command::Gateway(args) => gateway::run(&context(global)?, args).await,

@@ -63,9 +63,7 @@ impl Listener {
             },
             "settings" => true,
             "image" | "draft" | "release" | "host" | "operation" | "restore_point" | "restore"
-            | "timetable" => {
-                self.actor.is_teacher()
-            }
+            | "timetable" => self.actor.is_teacher(),
             "user" => {
                 self.actor.is_teacher()
                     || self

@@ -362,7 +362,10 @@ async fn students_restore_their_own_desktops_where_the_course_lets_them() {
     let world = World::new().await;
     let list = "/desktops/desktop-a/restore-points";
     let none = world.ask(Who::Student, "GET", list, None).await;
-    assert_eq!(none.text, "[]", "there are points, and they are not the student's to see");
+    assert_eq!(
+        none.text, "[]",
+        "there are points, and they are not the student's to see"
+    );
     let body = json!({"every_min": 0, "keep_last": 6, "keep_hourly": 0, "own_restore": true});
     let path = "/courses/course-a/point-schedule";
     let set = world.ask(Who::Teacher, "PUT", path, Some(&body)).await;
@@ -374,7 +377,12 @@ async fn students_restore_their_own_desktops_where_the_course_lets_them() {
     assert_eq!(listed.status, StatusCode::OK, "{}", listed.text);
     assert!(listed.text.contains("point-a"), "{}", listed.text);
     for (method, path, body, allowed) in [
-        ("POST", format!("{own}/restore"), json!({"point": "point-a"}), true),
+        (
+            "POST",
+            format!("{own}/restore"),
+            json!({"point": "point-a"}),
+            true,
+        ),
         ("POST", format!("{own}/restore-points"), json!({}), false),
         ("DELETE", "/restore-points/point-a".into(), json!({}), false),
     ] {
@@ -384,8 +392,15 @@ async fn students_restore_their_own_desktops_where_the_course_lets_them() {
             false => StatusCode::FORBIDDEN,
         };
         assert_eq!(answer.status, expected, "{path}: {}", answer.text);
-        let other = world.ask(Who::OtherStudent, method, &path, Some(&body)).await;
-        assert_eq!(other.status, StatusCode::NOT_FOUND, "{path}: {}", other.text);
+        let other = world
+            .ask(Who::OtherStudent, method, &path, Some(&body))
+            .await;
+        assert_eq!(
+            other.status,
+            StatusCode::NOT_FOUND,
+            "{path}: {}",
+            other.text
+        );
     }
     // Another desktop's point is none of this one's.
     let foreign = world

@@ -17,9 +17,9 @@ use lyceum_store::one_time::{self, Purpose};
 use lyceum_store::operations::{self, Operation};
 use lyceum_store::releases::{self, NewRelease};
 use lyceum_store::sessions::{self, Session};
+use lyceum_store::timetable;
 use lyceum_store::users::{self, Role, User};
 use lyceum_store::{agents, desktops, restore_points};
-use lyceum_store::timetable;
 use serde_json::Value;
 use sqlx::Row;
 use tokio::sync::OnceCell;
@@ -294,7 +294,8 @@ impl World {
             if login == "student" {
                 let origin = restore_points::Origin::Asked;
                 let mut point =
-                    orders::restore_points::new_point(&row, origin, "batch-a", None, "", 1).unwrap();
+                    orders::restore_points::new_point(&row, origin, "batch-a", None, "", 1)
+                        .unwrap();
                 point.id = "point-a".parse().unwrap();
                 point.state = restore_points::State::Ready;
                 restore_points::put(&mut tx, &point).await.unwrap();

@@ -215,7 +215,9 @@ impl Machine {
         let ms = self.began.elapsed().as_millis() as u64;
         let usable = Usable {
             address: nic.map(|nic| match &nic.link {
-                NicLink::User { address, .. } | NicLink::Tap { address, .. } => format!("{address}/24"),
+                NicLink::User { address, .. } | NicLink::Tap { address, .. } => {
+                    format!("{address}/24")
+                }
             }),
             identity_ms: self.request.identity.as_ref().map(|_| ms),
             address_ms: nic.map(|_| ms),
