@@ -16,8 +16,8 @@ use lyceum_store::operations::{Item, Operation};
 use lyceum_store::sessions::Session;
 use lyceum_store::users::{Role, User};
 use lyceum_store::{
-    StoreError, Tx, agents, audit, courses, desktops, images, one_time, operations, sessions,
-    settings, users,
+    StoreError, Tx, agents, audit, courses, desktops, images, networks, one_time, operations,
+    sessions, settings, users,
 };
 use serde_json::json;
 
@@ -29,6 +29,7 @@ on_both!(
     desktops_come_back_as_written,
     operations_and_their_items,
     agents_join_again_and_are_heard,
+    networks_places_and_doors,
 );
 
 fn person(login: &str, role: Role) -> User {
@@ -514,4 +515,76 @@ async fn agents_join_again_and_are_heard(place: &Place) {
         (agent.heard, agent.facts.as_deref()),
         (Some(7), Some("{\"version\":1}"))
     );
+}
+
+async fn networks_places_and_doors(place: &Place) {
+    let store = place.open().await;
+    let (ann, tim) = (person("ann", Role::Student), person("tim", Role::Student));
+    let mut tx = store.begin_write().await.unwrap();
+    let course = a_course(&mut tx, &[ann.clone(), tim.clone()]).await;
+    let mut n = networks::get_or_make(&mut tx, &course.id).await.unwrap();
+    assert_eq!(n.number, 1);
+    n.allowed = vec!["example.org".into()];
+    (n.listed, n.among_themselves, n.exam_until) = (true, true, Some(1 << 41));
+    networks::put(&mut tx, &n).await.unwrap();
+    assert_eq!(networks::get_or_make(&mut tx, &course.id).await.unwrap(), n);
+    assert_eq!(
+        networks::v6(&mut tx, "fd00::/48").await.unwrap(),
+        "fd00::/48"
+    );
+    assert_eq!(
+        networks::v6(&mut tx, "fd01::/48").await.unwrap(),
+        "fd00::/48"
+    );
+    let own = |user: &User| Owner::Course {
+        course: course.id.clone(),
+        user: user.id.clone(),
+    };
+    let (mut a, mut b) = (desktop(own(&ann)), desktop(own(&tim)));
+    (a.phase, b.phase) = (Phase::Running, Phase::Stopped);
+    b.desired = Desired::Stopped;
+    for d in [&a, &b] {
+        desktops::put(&mut tx, d).await.unwrap();
+    }
+    for (d, expected) in [(&a, 1), (&b, 2), (&a, 1)] {
+        let got = networks::place_of(&mut tx, &d.id, &course.id).await;
+        assert_eq!(got.unwrap(), expected);
+    }
+    for (n, user) in [&ann, &tim].into_iter().enumerate() {
+        let session = Session {
+            id: SessionId::new(),
+            secret_hash: format!("hash-{n}"),
+            user: user.id.clone(),
+            created: 1,
+            last_seen: 1,
+            client: String::new(),
+            address: format!("192.0.2.{n}"),
+            may_set_password: false,
+        };
+        sessions::insert(&mut tx, &session).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    assert_eq!(networks::all(&store).await.unwrap(), [n]);
+    // Its person's session, and nobody else's; of the desktop that runs, and of no other.
+    let doors = networks::doors(&store).await.unwrap();
+    assert_eq!(doors.len(), 1);
+    assert_eq!((&doors[0].0, doors[0].2.as_str()), (&a.id, "192.0.2.0"));
+    let mut tx = store.begin_write().await.unwrap();
+    // A teacher of the course has a door to it too.
+    courses::put_member(&mut tx, &course.id, &tim.id, MemberRole::Teacher)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(networks::doors(&store).await.unwrap().len(), 2);
+    let mut tx = store.begin_write().await.unwrap();
+    desktops::delete(&mut tx, &a.id).await.unwrap();
+    tx.commit().await.unwrap();
+    let places = networks::places(&store).await.unwrap();
+    assert_eq!(places.into_iter().collect::<Vec<_>>(), [(b.id.clone(), 2)]);
+    let mut tx = store.begin_write().await.unwrap();
+    let c = desktop(own(&ann));
+    desktops::put(&mut tx, &c).await.unwrap();
+    // The lowest that is free.
+    let got = networks::place_of(&mut tx, &c.id, &course.id).await;
+    assert_eq!(got.unwrap(), 1);
 }
