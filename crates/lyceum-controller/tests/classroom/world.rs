@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -55,11 +56,27 @@ fn runtime() -> Runtime {
         .unwrap()
 }
 
+/// A free port of a loopback address of its own: while an agent is down, neither another test nor a
+/// connection that somebody opens is given its port.
 fn free_address() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0")
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    let n = TAKEN.fetch_add(1, Ordering::Relaxed);
+    let process = (std::process::id() % 100) as u8;
+    let ip = [127, 100 + process, (n / 250) as u8, (n % 250) as u8 + 1];
+    let any = SocketAddr::from((ip, 0));
+    std::net::TcpListener::bind(any)
         .unwrap()
         .local_addr()
         .unwrap()
+}
+
+/// Waits until what listened there before, and was killed, has let go of it.
+fn wait_until_free(address: SocketAddr) {
+    let until = Instant::now() + PATIENCE;
+    while let Err(e) = std::net::TcpListener::bind(address) {
+        assert!(Instant::now() < until, "{address}: {e}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 impl Classroom {
@@ -160,7 +177,7 @@ impl Classroom {
         let peer = Peer::new(PeerKind::Storage, "storage".parse().unwrap());
         if lyceum_wire::Identity::load(&state).unwrap().is_none() {
             self.ca()
-                .issue(&peer, &["127.0.0.1".into()])
+                .issue(&peer, &[self.storage_address.ip().to_string()])
                 .unwrap()
                 .save(&state)
                 .unwrap();
@@ -174,6 +191,7 @@ impl Classroom {
                 self.path("slow"),
             )
         };
+        wait_until_free(self.storage_address);
         let runtime = runtime();
         runtime.spawn(async move {
             lyceum_storage::run(config, CancellationToken::new())
@@ -197,7 +215,7 @@ impl Classroom {
         if lyceum_wire::Identity::load(&state).unwrap().is_none() {
             let peer = Peer::new(PeerKind::Host, id.clone());
             self.ca()
-                .issue(&peer, &["127.0.0.1".into()])
+                .issue(&peer, &[address.ip().to_string()])
                 .unwrap()
                 .save(&state)
                 .unwrap();
@@ -220,6 +238,7 @@ impl Classroom {
         let flag = self.power_flag(name).display().to_string();
         config.power_off = Some(vec!["touch".into(), flag]);
         let hypervisor = Arc::new(SimHypervisor::new(self.world.clone(), self.sim.clone()));
+        wait_until_free(address);
         let runtime = runtime();
         runtime.spawn(async move {
             lyceum_host::run(config, hypervisor, CancellationToken::new())
@@ -603,6 +622,7 @@ impl Classroom {
                 self.path("slow"),
             )
         };
+        wait_until_free(self.storage_address);
         let runtime = runtime();
         runtime.spawn(async move {
             lyceum_storage::run(config, CancellationToken::new())
