@@ -441,10 +441,10 @@ describe("the page", () => {
     await press(page, "Start class");
     await seat.getByText("Running").waitFor({ timeout: 120_000 });
     expect(await audit(page)).toEqual([]);
-    await page.getByText("Table").click();
+    await page.getByText("Table", { exact: true }).click();
     await page.getByRole("columnheader", { name: "Ready in" }).waitFor();
     expect(await audit(page)).toEqual([]);
-    await page.getByText("Seats").click();
+    await page.getByText("Seats", { exact: true }).click();
     await seat.getByRole("button", { name: /Actions/ }).click();
     await page.getByRole("menuitem", { name: "Details" }).click();
     await page.getByText("Why on this host").waitFor();
@@ -456,7 +456,7 @@ describe("the page", () => {
     const { page } = staff;
     const found: string[] = [];
     const images = await page.evaluate(async () => (await fetch("api/v1/images")).json() as Promise<{ id: string }[]>);
-    const paths = ["/", "/overview", "/courses", `/courses/${course}/roster`, `/courses/${course}/settings`, "/images", ...images.map((i) => `/images/${i.id}`), "/hosts", "/operations", "/people", "/audit", "/settings", "/account", "/nowhere"];
+    const paths = ["/", "/overview", "/courses", `/courses/${course}/roster`, `/courses/${course}/settings`, "/images", ...images.map((i) => `/images/${i.id}`), "/hosts", "/allocation", "/timetable", "/timetable/lessons", "/timetable/days", "/timetable/rules", `/courses/${course}/points`, "/operations", "/people", "/audit", "/settings", "/account", "/nowhere"];
     for (const [scheme, width] of [["light", 1280], ["light", 768], ["dark", 390]] as const) {
       await page.emulateMedia({ colorScheme: scheme });
       await page.setViewportSize({ width, height: 860 });

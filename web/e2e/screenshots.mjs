@@ -116,6 +116,9 @@ const screens = [
   ["images", "/images"],
   image && ["image", `/images/${image.id}`],
   ["hosts", "/hosts"],
+  ["allocation", "/allocation"],
+  ["timetable", "/timetable"],
+  course && ["course-settings", `/courses/${course.id}/settings`],
   ["work", "/operations"],
 ].filter(Boolean);
 for (const [language, scheme, suffix] of [["en", "light", "en-light"], ["en", "dark", "en-dark"], ["zh-Hant", "light", "zh-light"], ["zh-Hant", "dark", "zh-dark"]]) {
