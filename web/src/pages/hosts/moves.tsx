@@ -12,7 +12,7 @@ export function Moves() {
   const { t } = useWords();
   const moves = useMoves();
   return (
-    <section className="panel" aria-labelledby="moves">
+    <div className="panel">
       <h2 id="moves">{t.moves.title}</h2>
       <Loaded query={moves}>
         {(list) =>
@@ -42,7 +42,7 @@ export function Moves() {
           )
         }
       </Loaded>
-    </section>
+    </div>
   );
 }
 

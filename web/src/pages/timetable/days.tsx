@@ -15,7 +15,7 @@ export function DaysPanel({ days, admin }: { days: SchoolDays[]; admin: boolean 
   const [editing, setEditing] = useState<SchoolDays | "new" | null>(null);
   const remove = useAction(orders.removeDays, { stale: ["timetable"], done: t.timetable.deleted });
   return (
-    <section className="panel" aria-label={t.timetable.tabs.days}>
+    <div className="panel">
       <div className="row between wrap">
         <p className="muted">{t.timetable.daysLead}</p>
         {admin && (
@@ -75,7 +75,7 @@ export function DaysPanel({ days, admin }: { days: SchoolDays[]; admin: boolean 
         </TableWrap>
       )}
       {editing && <Form days={editing === "new" ? null : editing} onClose={() => setEditing(null)} />}
-    </section>
+    </div>
   );
 }
 

@@ -22,7 +22,7 @@ export function LessonsPanel({ timetable, onEdit }: { timetable: Timetable; onEd
     );
   }
   return (
-    <section className="panel" aria-label={t.timetable.tabs.lessons}>
+    <div className="panel">
       <TableWrap label={t.timetable.tabs.lessons}>
         <table>
           <thead>
@@ -41,7 +41,7 @@ export function LessonsPanel({ timetable, onEdit }: { timetable: Timetable; onEd
           </tbody>
         </table>
       </TableWrap>
-    </section>
+    </div>
   );
 }
 

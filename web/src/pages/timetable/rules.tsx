@@ -13,7 +13,7 @@ export function RulesPanel({ timetable, admin }: { timetable: Timetable; admin: 
   const { t } = useWords();
   return (
     <div className="stack wide-gap">
-      <section className="panel" aria-labelledby="course-rules">
+      <div className="panel">
         <h2 id="course-rules">{t.timetable.courseRules}</h2>
         <p className="muted">{t.timetable.courseRulesLead}</p>
         <TableWrap label={t.timetable.courseRules}>
@@ -33,7 +33,7 @@ export function RulesPanel({ timetable, admin }: { timetable: Timetable; admin: 
             </tbody>
           </table>
         </TableWrap>
-      </section>
+      </div>
       <School key={JSON.stringify(timetable.rules)} rules={timetable.rules} modes={timetable.modes} admin={admin} />
     </div>
   );

@@ -20,7 +20,7 @@ export function WeekView({ timetable, onEdit }: { timetable: Timetable; onEdit: 
   const lesson = open ? timetable.lessons.find((l) => l.id === open.lesson) : undefined;
   const turn = (days: number) => shown && setFirst(monday(shift(shown, days)));
   return (
-    <section className="panel" aria-label={t.timetable.tabs.week}>
+    <div className="panel">
       <div className="week-bar">
         <div className="row">
           <IconButton icon="back" label={t.timetable.earlier} onClick={() => turn(-7)} />
@@ -52,7 +52,7 @@ export function WeekView({ timetable, onEdit }: { timetable: Timetable; onEdit: 
       <Loaded query={week}>{(data) => <Grid week={data} onOpen={setOpen} />}</Loaded>
       {week.data && <p className="muted small">{t.timetable.zoneIs(week.data.zone)}</p>}
       {open && <OccurrenceDialog occurrence={open} lesson={lesson} onEdit={onEdit} onClose={() => setOpen(null)} />}
-    </section>
+    </div>
   );
 }
 
