@@ -11,6 +11,8 @@ import { openBrowser } from "./browser.mjs";
 import { type Film, record, recorded, settled, until } from "./screen";
 
 const MOVES = Number(process.env.MOVES ?? 10);
+/** Seconds between a move and the next: one move is looked at, not a desktop that is thrown around. */
+const PAUSE_S = Number(process.env.PAUSE_S ?? 5);
 const base = (process.env.CLASSROOM_URL ?? "").replace(/\/+$/, "");
 let browser: Awaited<ReturnType<typeof openBrowser>>;
 
@@ -57,9 +59,15 @@ it("stands still for a short time only", async () => {
   await page.waitForTimeout(10_000);
   const alone = await watch(() => page.waitForTimeout(20_000));
   const rests: number[] = [];
+  const orders: number[][] = [];
   const moving = await watch(async () => {
-    for (let times = 0; times < MOVES; times++) await moveOn(page, id);
-    await page.waitForTimeout(500);
+    const began = Date.now();
+    for (let times = 0; times < MOVES; times++) {
+      const ordered = Date.now() - began;
+      await moveOn(page, id);
+      orders.push([ordered, Date.now() - began]);
+      await page.waitForTimeout(PAUSE_S * 1000);
+    }
   });
   const moves = ((await api(page, "GET", "moves")) as { items: { way: string; stand_still_ms: number; total_ms: number; bytes: number }[] }).items;
   for (const move of moves) rests.push(move.stand_still_ms);
@@ -73,6 +81,8 @@ it("stands still for a short time only", async () => {
       total_ms: moves.map((move) => move.total_ms),
       mib: moves.map((move) => move.bytes >> 20),
       picture_still_ms: { without_moves: alone.stillMs, with_moves: moving.stillMs },
+      orders_ms: orders,
+      rest_ends_ms: moving.ends,
       rests_ms: { without_moves: alone.rests, with_moves: moving.rests },
       frames: moving.frames,
       blank: moving.blank,

@@ -65,6 +65,8 @@ export interface Film {
   stillMs: number;
   /** Times without a change of more than a fifth of a second, in milliseconds, in their order. */
   rests: number[];
+  /** When each of them ended, in milliseconds since the recording began. */
+  ends: number[];
 }
 
 /** Looks at every frame that the browser shows of the console, until [`recorded`] is called. */
@@ -73,7 +75,8 @@ export async function record(page: Page): Promise<void> {
     const small = document.createElement("canvas");
     [small.width, small.height] = [160, 100];
     const context = small.getContext("2d", { willReadFrequently: true });
-    const film = { frames: 0, blank: 0, stillMs: 0, rests: [] as number[], on: true };
+    const film = { frames: 0, blank: 0, stillMs: 0, rests: [] as number[], ends: [] as number[], on: true };
+    const began = performance.now();
     let before = new Uint8ClampedArray();
     let changed = performance.now();
     (window as unknown as { film: typeof film }).film = film;
@@ -88,7 +91,10 @@ export async function record(page: Page): Promise<void> {
       film.frames += 1;
       if (before.length !== data.length || before.some((value, i) => value !== data[i])) {
         const rest = Math.round(performance.now() - changed);
-        if (rest > 200) film.rests.push(rest);
+        if (rest > 200) {
+          film.rests.push(rest);
+          film.ends.push(Math.round(performance.now() - began));
+        }
         [before, changed] = [data, performance.now()];
       }
       film.stillMs = Math.max(film.stillMs, performance.now() - changed);
@@ -104,6 +110,6 @@ export async function recorded(page: Page): Promise<Film> {
   return page.evaluate(() => {
     const { film } = window as unknown as { film: Film & { on: boolean } };
     film.on = false;
-    return { frames: film.frames, blank: film.blank, stillMs: Math.round(film.stillMs), rests: film.rests };
+    return { frames: film.frames, blank: film.blank, stillMs: Math.round(film.stillMs), rests: film.rests, ends: film.ends };
   });
 }
