@@ -3,7 +3,8 @@
 //   BASE_URL=... ONE_TIME_PATH=/#/welcome/SECRET npm run screenshots    (or LOGIN and PASSWORD)
 //   MOCK=1 npm run screenshots        made-up data
 //
-// OUT: folder for the pictures, default ../docs/pictures. A classroom in which a class runs is shown as it
+// OUT: folder for the pictures, default ../docs/pictures. ALL=1: every page in both languages, light and dark, not only what README shows.
+// WHOLE=1: pages in their whole height, for looking at them. A classroom in which a class runs is shown as it
 // is; in any other a course with students is made and started first: use one that may be thrown away.
 import { mkdir } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
@@ -33,9 +34,19 @@ async function calm() {
   await page.waitForFunction(() => document.querySelectorAll(".skeleton").length === 0);
   await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
 }
+/** What README shows; everything else is taken with ALL=1 only. */
+const SHOWN = ["class-en-light", "console", "hosts-en-dark", "overview-zh-dark", "image-en-light", "allocation-en-light", "timetable-zh-light", "restore-points-en-dark"];
 async function picture(name) {
+  if (!process.env.ALL && !SHOWN.includes(name)) return;
   await calm();
+  // The document does not scroll, its main part does: for a whole page the window grows.
+  if (process.env.WHOLE) {
+    const tall = await page.evaluate(() => Math.max(document.documentElement.scrollHeight, ...[...document.querySelectorAll("main, .main")].map((m) => m.scrollHeight + 40)));
+    await page.setViewportSize({ width: 1280, height: Math.max(800, tall) });
+    await calm();
+  }
   await page.screenshot({ path: `${out}/${name}.png`, animations: "disabled" });
+  if (process.env.WHOLE) await page.setViewportSize({ width: 1280, height: 800 });
   console.log(`${out}/${name}.png`);
 }
 async function show(path) {
@@ -77,6 +88,10 @@ async function startClass() {
     if (Date.now() > end) throw new Error(`the class is not up after 300 s: ${desktops.map((d) => `${d.user_name} ${d.phase} ${d.detail}`).join("; ")}`);
     await new Promise((resolve) => setTimeout(resolve, 500));
   }
+  const lessons = [["mon", "08:10", "10:00"], ["tue", "13:10", "15:00"], ["thu", "10:10", "12:00"], ["fri", "08:10", "10:00"]];
+  for (const [weekday, begin, end] of lessons) await ask("POST", "timetable/lessons", { course: id, weekday, begin, end, room: "Room 201" });
+  await ask("POST", `courses/${id}/restore-points`, { note: "before the exercise" });
+  await ask("POST", "plans", { mode: "power-saving" });
 }
 
 await page.goto(`${base}/#/`);
@@ -118,12 +133,14 @@ const screens = [
   ["hosts", "/hosts"],
   ["allocation", "/allocation"],
   ["timetable", "/timetable"],
+  course && ["restore-points", `/courses/${course.id}/points`],
   course && ["course-settings", `/courses/${course.id}/settings`],
   ["work", "/operations"],
 ].filter(Boolean);
 for (const [language, scheme, suffix] of [["en", "light", "en-light"], ["en", "dark", "en-dark"], ["zh-Hant", "light", "zh-light"], ["zh-Hant", "dark", "zh-dark"]]) {
   await look(language, scheme);
   for (const [name, path] of screens) {
+    if (!process.env.ALL && !SHOWN.includes(`${name}-${suffix}`)) continue;
     await show(path);
     await picture(`${name}-${suffix}`);
   }

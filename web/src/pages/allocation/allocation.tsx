@@ -20,26 +20,28 @@ export function AllocationPage() {
   return (
     <>
       <PageHead title={t.allocation.title} lead={t.allocation.lead} />
-      <Loaded query={now}>{(a) => <Now now={a} />}</Loaded>
-      <section aria-labelledby="plans">
-        <h2 id="plans">{t.allocation.plans}</h2>
-        <Loaded query={plans}>
-          {(list) =>
-            list.length === 0 ? (
-              <Empty icon="work" title={t.allocation.noPlans}>
-                {t.allocation.noPlansHint}
-              </Empty>
-            ) : (
-              <div className="stack">
-                {list.map((plan, i) => (
-                  <PlanCard key={plan.id} plan={plan} open={i === 0} />
-                ))}
-              </div>
-            )
-          }
-        </Loaded>
-      </section>
-      <Loaded query={now}>{(a) => <AllocationForm key={JSON.stringify(a.settings)} settings={a.settings} />}</Loaded>
+      <div className="stack wide-gap">
+        <Loaded query={now}>{(a) => <Now now={a} />}</Loaded>
+        <section className="stack" aria-labelledby="plans">
+          <h2 id="plans">{t.allocation.plans}</h2>
+          <Loaded query={plans}>
+            {(list) =>
+              list.length === 0 ? (
+                <Empty icon="work" title={t.allocation.noPlans}>
+                  {t.allocation.noPlansHint}
+                </Empty>
+              ) : (
+                <div className="stack">
+                  {list.map((plan, i) => (
+                    <PlanCard key={plan.id} plan={plan} open={i === 0} />
+                  ))}
+                </div>
+              )
+            }
+          </Loaded>
+        </section>
+        <Loaded query={now}>{(a) => <AllocationForm key={JSON.stringify(a.settings)} settings={a.settings} />}</Loaded>
+      </div>
     </>
   );
 }
@@ -70,7 +72,7 @@ function Now({ now }: { now: AllocationNow }) {
           always > 0 && [t.allocation.energy, t.allocation.energyOf(drawn.toFixed(1), (always - drawn).toFixed(1))],
         ]}
       />
-      <div className="row wrap">
+      <div className="row wrap low">
         <Select label={t.allocation.planFor} value={mode} onChange={(e) => setMode(e.target.value as PlanMode | "")}>
           <option value="">{t.allocation.inForce}</option>
           {MODES.map((m) => (

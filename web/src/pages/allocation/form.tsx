@@ -49,39 +49,49 @@ export function AllocationForm({ settings }: { settings: Allocation }) {
           </option>
         ))}
       </Select>
-      {own("every_minutes", 1, 1440)}
-      {number("pause_minutes", 0, 10_080)}
-      {number("stale_after_s", 90, 3600)}
-      {own("settle_s", 0, 86_400)}
-      {number("overcommit", 1, 64, "any")}
-      {spread("spread_owner")}
-      {spread("spread_course")}
+      <div className="fields">
+        {own("every_minutes", 1, 1440)}
+        {number("pause_minutes", 0, 10_080)}
+        {number("stale_after_s", 90, 3600)}
+        {own("settle_s", 0, 86_400)}
+        {number("overcommit", 1, 64, "any")}
+        {spread("spread_owner")}
+        {spread("spread_course")}
+      </div>
       <h2>{t.allocation.modes["power-saving"]}</h2>
-      {number("off_threshold_seats", 0, 1_000_000)}
-      {number("on_threshold_seats", 0, 1_000_000)}
-      {number("min_hosts", 0, 10_000)}
-      <TextField label={t.allocation.fields.seat_mib} hint={t.allocation.seatMibHint} type="number" min={1} value={policy.seat_mib ?? ""} onChange={(e) => set({ seat_mib: Number.isNaN(e.target.valueAsNumber) ? null : e.target.valueAsNumber })} />
-      {number("min_on_minutes", 0, 10_080)}
-      {number("min_off_minutes", 0, 10_080)}
-      {own("wake_timeout_s", 10, 3600)}
-      {own("off_timeout_s", 10, 3600)}
+      <div className="fields">
+        {number("off_threshold_seats", 0, 1_000_000)}
+        {number("on_threshold_seats", 0, 1_000_000)}
+        {number("min_hosts", 0, 10_000)}
+        <TextField label={t.allocation.fields.seat_mib} hint={t.allocation.seatMibHint} type="number" min={1} value={policy.seat_mib ?? ""} onChange={(e) => set({ seat_mib: Number.isNaN(e.target.valueAsNumber) ? null : e.target.valueAsNumber })} />
+        {number("min_on_minutes", 0, 10_080)}
+        {number("min_off_minutes", 0, 10_080)}
+        {own("wake_timeout_s", 10, 3600)}
+        {own("off_timeout_s", 10, 3600)}
+      </div>
       <h2>{t.allocation.modes["memory-balance"]}</h2>
-      <Select label={t.allocation.fields.balance_by} value={policy.balance_by} onChange={(e) => set({ balance_by: e.target.value as PlanPolicy["balance_by"] })}>
-        {(["auto", "seats", "memory"] as const).map((v) => (
-          <option key={v} value={v}>
-            {t.allocation.balances[v]}
-          </option>
-        ))}
-      </Select>
-      {number("balance_min_gain", 0, 100, "any")}
+      <div className="fields">
+        <Select label={t.allocation.fields.balance_by} value={policy.balance_by} onChange={(e) => set({ balance_by: e.target.value as PlanPolicy["balance_by"] })}>
+          {(["auto", "seats", "memory"] as const).map((v) => (
+            <option key={v} value={v}>
+              {t.allocation.balances[v]}
+            </option>
+          ))}
+        </Select>
+        {number("balance_min_gain", 0, 100, "any")}
+      </div>
       <h2>{t.allocation.modes["compute-balance"]}</h2>
-      {number("cpu_high", 0, 1000, "any")}
-      {number("cpu_low", 0, 1000, "any")}
-      {number("cpu_lasting", 0, 1, "any")}
-      {number("cpu_min_gain", 0, 100, "any")}
+      <div className="fields">
+        {number("cpu_high", 0, 1000, "any")}
+        {number("cpu_low", 0, 1000, "any")}
+        {number("cpu_lasting", 0, 1, "any")}
+        {number("cpu_min_gain", 0, 100, "any")}
+      </div>
       <h2>{t.allocation.measured}</h2>
-      {own("keep_minutes_h", 1, 168)}
-      {own("keep_tens_days", 1, 400)}
+      <div className="fields">
+        {own("keep_minutes_h", 1, 168)}
+        {own("keep_tens_days", 1, 400)}
+      </div>
       <div>
         <Button type="submit" look="primary" busy={save.busy}>
           {t.common.save}

@@ -102,7 +102,7 @@ function Exam({ course, network }: { course: Course; network: CourseNetwork }) {
       <h3>{t.network.exam}</h3>
       <p className="muted">{t.network.examLead}</p>
       {network.exam_until != null && <Notice>{t.network.examUntil(dateTime(network.exam_until, locale))}</Notice>}
-      <div className="row wrap">
+      <div className="row wrap low">
         <TextField label={t.network.examMinutes} type="number" min={1} max={1440} value={minutes} onChange={(e) => setMinutes(e.target.value)} />
         <Button busy={begin.busy} disabled={!fits} onClick={() => void ask()}>
           {network.exam_until != null ? t.network.examChange : t.network.examBegin}

@@ -25,7 +25,6 @@ export function CourseSettings({ course }: { course: Course }) {
   const [release, setRelease] = useState(course.follow_newest ? NEWEST : (course.release ?? NEWEST));
   const [size, setSize] = useState(course.size);
   const [persistence, setPersistence] = useState(course.persistence);
-  const [outside, setOutside] = useState(course.outside);
   const [spice, setSpice] = useState(course.spice);
   const save = useAction((body: CoursePatch) => courses.change(course.id, body), { stale: ["courses", "images"], done: t.common.saved });
   const remove = useAction(() => courses.remove(course.id), { stale: ["courses"], onDone: () => go("/courses") });
@@ -43,7 +42,6 @@ export function CourseSettings({ course }: { course: Course }) {
     } else if (course.follow_newest || release !== course.release) body.release = release;
     if (size.vcpus !== course.size.vcpus || size.memory_mib !== course.size.memory_mib) body.size = size;
     if (persistence !== course.persistence) body.persistence = persistence;
-    if (outside !== course.outside) body.outside = outside;
     if (spice !== course.spice) body.spice = spice;
     save.run(body);
   };
@@ -79,7 +77,6 @@ export function CourseSettings({ course }: { course: Course }) {
       />
       {(!asSealed || !sealed) && <SizeFields size={size} onChange={setSize} />}
       <PersistenceChoice value={persistence} onChange={setPersistence} />
-      <CheckBox label={t.courses.outsideLabel} checked={outside} onChange={(e) => setOutside(e.target.checked)} />
       <CheckBox label={t.courses.spiceLabel} checked={spice} onChange={(e) => setSpice(e.target.checked)} />
       <div className="row between wrap">
         <Button type="submit" look="primary" busy={save.busy}>

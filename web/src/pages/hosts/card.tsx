@@ -89,14 +89,16 @@ export function HostCard({ host, busy, onState }: { host: Host; busy: boolean; o
             {t.hosts.machineCpu(host.cpus)} · {mib(host.memory_mib)}
           </Tag>
         </span>
-        <Button size="small" onClick={() => setHistory(true)}>
-          {t.hosts.showHistory}
-        </Button>
-        {onState && (
-          <Button size="small" busy={busy} onClick={() => onState(host.state === "active" ? "draining" : "active")}>
-            {host.state === "active" ? t.hosts.drain : t.hosts.activate}
+        <span className="row">
+          <Button size="small" onClick={() => setHistory(true)}>
+            {t.hosts.showHistory}
           </Button>
-        )}
+          {onState && (
+            <Button size="small" busy={busy} onClick={() => onState(host.state === "active" ? "draining" : "active")}>
+              {host.state === "active" ? t.hosts.drain : t.hosts.activate}
+            </Button>
+          )}
+        </span>
       </div>
       {history && <HostHistory host={host.id} onClose={() => setHistory(false)} />}
     </article>

@@ -29,34 +29,36 @@ export function HostsPage() {
           </Button>
         )}
       </PageHead>
-      <Loaded query={hosts}>
-        {(list) =>
-          list.length === 0 ? (
-            <Empty icon="host" title={t.hosts.none}>
-              {t.hosts.noneHint}
-            </Empty>
-          ) : (
-            <div className="host-cards">
-              {list.map((host) => (
-                <HostCard
-                  key={host.id}
-                  host={host}
-                  busy={drain.busy || resume.busy}
-                  onState={
-                    admin
-                      ? async (state) => {
-                          if (state === "active") resume.run(host.id);
-                          else if (await confirm({ title: t.hosts.drainTitle(host.id), body: t.hosts.drainBody, confirm: t.hosts.drain })) drain.run(host.id);
-                        }
-                      : undefined
-                  }
-                />
-              ))}
-            </div>
-          )
-        }
-      </Loaded>
-      <Moves />
+      <div className="stack">
+        <Loaded query={hosts}>
+          {(list) =>
+            list.length === 0 ? (
+              <Empty icon="host" title={t.hosts.none}>
+                {t.hosts.noneHint}
+              </Empty>
+            ) : (
+              <div className="host-cards">
+                {list.map((host) => (
+                  <HostCard
+                    key={host.id}
+                    host={host}
+                    busy={drain.busy || resume.busy}
+                    onState={
+                      admin
+                        ? async (state) => {
+                            if (state === "active") resume.run(host.id);
+                            else if (await confirm({ title: t.hosts.drainTitle(host.id), body: t.hosts.drainBody, confirm: t.hosts.drain })) drain.run(host.id);
+                          }
+                        : undefined
+                    }
+                  />
+                ))}
+              </div>
+            )
+          }
+        </Loaded>
+        <Moves />
+      </div>
       {adding && <AddHost onClose={() => setAdding(false)} />}
     </>
   );

@@ -34,7 +34,7 @@ export function ClassPoints({ course }: { course: Course }) {
           {(all) => (
             <div className="stack">
               <form
-                className="row wrap"
+                className="row wrap low"
                 onSubmit={(event) => {
                   event.preventDefault();
                   take.run();
@@ -109,7 +109,7 @@ function Batch({ course, batch: b, busy }: { course: Course; batch: PointBatch; 
         {b.message && <span className="muted small block">{t.say(b.message)}</span>}
       </td>
       <td className="right">
-        <span className="row">
+        <span className="row end">
           {b.ready > 0 && (
             <Button size="small" icon="back" busy={restore.busy} disabled={busy} onClick={() => void ask()}>
               {t.points.restoreClass}
@@ -152,8 +152,10 @@ function ScheduleForm({ course, now }: { course: Course; now: PointSchedule }) {
     >
       <p className="muted">{t.points.scheduleLead}</p>
       {number("every_min", t.points.every, 0, 1440, t.points.everyHint)}
-      {number("keep_last", t.points.keepLast, 1, 100)}
-      {number("keep_hourly", t.points.keepHourly, 0, 100)}
+      <div className="fields">
+        {number("keep_last", t.points.keepLast, 1, 100)}
+        {number("keep_hourly", t.points.keepHourly, 0, 100)}
+      </div>
       <CheckBox label={t.points.ownRestore} checked={wanted.own_restore} onChange={(e) => setWanted({ ...wanted, own_restore: e.target.checked })} />
       {wanted.every_min > 0 && <Notice>{t.points.scheduleNotice}</Notice>}
       <div className="row">
