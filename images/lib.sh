@@ -73,6 +73,17 @@ fetch() {
     printf '%s\n' "$file"
 }
 
+# unpack PACKAGE DIRECTORY: fetches a Debian package and unpacks it there. Packages of Debian 13 have all below usr;
+# /bin, /sbin and /lib are there for them as well.
+unpack() {
+    local deb name
+    deb=$(fetch "$1")
+    dpkg-deb -x "$deb" "$2"
+    for name in bin sbin lib; do
+        [ -e "$2/$name" ] || [ ! -d "$2/usr/$name" ] || ln -s "usr/$name" "$2/$name"
+    done
+}
+
 # make_disk ROOT SIZE_MB OUT [MKE2FS OPTIONS...]: a bootable qcow2 of the directory ROOT.
 #
 # MBR and GRUB for PC firmware, then one ext4 partition. GRUB reads /boot/grub/grub.cfg on it. Needs neither a mount nor
