@@ -5,7 +5,7 @@
 
 use crate::protocol::ProtocolError;
 use crate::session::{Mode, Session};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::{Sink, Stream};
 use std::cell::RefCell;
 use std::future::Future;
@@ -13,11 +13,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, mpsc};
+use tokio_util::io::poll_read_buf;
 
 /// Bytes read at once. The block belongs to the thread, not to the connection.
-const BLOCK: usize = 16 * 1024;
+const BLOCK: usize = 64 * 1024;
+/// From so many on they are passed on where they were read; fewer are copied out, so that what waits for a slow client never
+/// keeps a block that is mostly empty.
+const KEPT: usize = BLOCK / 4;
 /// Rounds until others get their turn.
 const ROUNDS: usize = 32;
 
@@ -195,19 +199,24 @@ fn now() -> Instant {
 }
 
 thread_local! {
-    static READ: RefCell<Box<[u8]>> = RefCell::new(vec![0; BLOCK].into_boxed_slice());
+    static READ: RefCell<BytesMut> = RefCell::new(BytesMut::new());
 }
 
-// Reads into the thread's block and takes out what came: one copy, and no memory held by a
-// connection that waits.
-fn poll_block(
+// Reads into the thread's block and takes out what came; no memory is held by a connection that waits.
+// Nothing means the end.
+pub(crate) fn poll_block(
     stream: &mut (impl AsyncRead + Unpin),
     cx: &mut Context<'_>,
 ) -> Poll<std::io::Result<Bytes>> {
     READ.with_borrow_mut(|block| {
-        let mut part = ReadBuf::new(block);
-        ready!(Pin::new(stream).poll_read(cx, &mut part))?;
-        Poll::Ready(Ok(Bytes::copy_from_slice(part.filled())))
+        block.clear();
+        // The old one again, once everything that was read into it is gone.
+        block.reserve(BLOCK);
+        let read = ready!(poll_read_buf(Pin::new(stream), cx, block))?;
+        Poll::Ready(Ok(match read {
+            few @ ..KEPT => Bytes::copy_from_slice(block.get(..few).unwrap_or_default()),
+            _ => block.split().freeze(),
+        }))
     })
 }
 

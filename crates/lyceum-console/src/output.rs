@@ -17,19 +17,18 @@ pub(crate) struct Output {
     tail: BytesMut,
     ready_bytes: usize,
     held: Vec<Bytes>,
+    // Small pieces that follow those in `held`.
+    held_tail: BytesMut,
     held_bytes: usize,
 }
 
 impl Output {
     /// Sends for sure.
     pub fn emit(&mut self, piece: Bytes) {
-        self.ready_bytes += piece.len();
         if piece.len() <= COPIED {
-            if self.tail.len() + piece.len() > TOGETHER {
-                self.flush();
-            }
-            self.tail.extend_from_slice(&piece);
+            self.emit_copy(&piece);
         } else {
+            self.ready_bytes += piece.len();
             self.flush();
             self.ready.push_back(piece);
         }
@@ -38,16 +37,28 @@ impl Output {
     /// Sends these few bytes for sure.
     pub fn emit_copy(&mut self, bytes: &[u8]) {
         self.ready_bytes += bytes.len();
-        self.tail.extend_from_slice(bytes);
-        if self.tail.len() > TOGETHER {
+        if self.tail.len() + bytes.len() > TOGETHER {
             self.flush();
         }
+        self.tail.extend_from_slice(bytes);
     }
 
     /// Sends it when the rectangle is whole.
     pub fn hold(&mut self, piece: Bytes) {
+        if piece.len() <= COPIED {
+            return self.hold_copy(&piece);
+        }
         self.held_bytes += piece.len();
+        if !self.held_tail.is_empty() {
+            self.held.push(self.held_tail.split().freeze());
+        }
         self.held.push(piece);
+    }
+
+    /// Sends these few bytes when the rectangle is whole.
+    pub fn hold_copy(&mut self, bytes: &[u8]) {
+        self.held_bytes += bytes.len();
+        self.held_tail.extend_from_slice(bytes);
     }
 
     /// Bytes of a rectangle that is not whole.
@@ -63,12 +74,21 @@ impl Output {
             self.emit(piece);
         }
         self.held = held;
+        let mut tail = std::mem::take(&mut self.held_tail);
+        if tail.len() > COPIED {
+            self.emit(tail.freeze());
+        } else {
+            self.emit_copy(&tail);
+            tail.clear();
+            self.held_tail = tail;
+        }
     }
 
     /// The rectangle will never be whole.
     pub fn discard(&mut self) {
         self.held_bytes = 0;
         self.held = Vec::new();
+        self.held_tail = BytesMut::new();
     }
 
     /// Bytes that are ready.
@@ -83,10 +103,11 @@ impl Output {
         }
         let piece = self.ready.pop_front()?;
         self.ready_bytes -= piece.len();
-        if self.ready_bytes == 0 && self.held.is_empty() {
+        if self.ready_bytes == 0 && self.held_bytes == 0 {
             // An idle connection keeps no memory.
             self.ready = VecDeque::new();
             self.held = Vec::new();
+            self.held_tail = BytesMut::new();
         }
         Some(piece)
     }

@@ -237,8 +237,11 @@ impl ServerParser {
     }
 
     fn pass_head(&mut self, out: &mut Output) {
-        let head = Bytes::copy_from_slice(&self.head);
-        self.pass(head, out);
+        match self.keep {
+            Keep::Hold => out.hold_copy(&self.head),
+            Keep::Stream => out.emit_copy(&self.head),
+            Keep::Drop => {}
+        }
         self.head.clear();
     }
 

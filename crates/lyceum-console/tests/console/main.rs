@@ -9,3 +9,4 @@ mod relayed;
 mod server;
 mod switch;
 mod viewer;
+mod websocket;
