@@ -650,6 +650,43 @@ pub const CATALOGUE: &[(&str, &str)] = &[
         "the desktop to hand out does not run: start it first",
     ),
     (
+        "storage.paused",
+        "{count} desktops stand still, because the slow tier has nothing left to extend their disks with: delete what is not needed, or add a disk; they then go on, and nothing is lost",
+    ),
+    (
+        "storage.lost",
+        "the disks of {count} desktops are lost, because their snapshots became full: reset those desktops, or restore restore points",
+    ),
+    (
+        "storage.weaker",
+        "the file server runs with {mode}: a power cut may lose what desktops have stored (docs/durability.md)",
+    ),
+    // Releases on a host's own disk.
+    (
+        "replica.damaged",
+        "its copy of release {release} was damaged and removed: look at the health of the disk under {folder}",
+    ),
+    (
+        "replica.no_folder",
+        "the folder {folder} can't be made on this host's own disk: {why}; desktops use the file server's",
+    ),
+    (
+        "replica.not_copied",
+        "release {release} can't be copied to this host's own disk: {why}; desktops use the file server's",
+    ),
+    (
+        "replica.not_completed",
+        "release {release} can't be completed on this host's own disk: {why}; desktops use the file server's",
+    ),
+    (
+        "replica.no_room",
+        "release {release} takes {mib} MiB, and {folder} has no room for it (limit {limit} MiB, {free} MiB free on the disk, {stays} MiB of releases in use stay): raise mib in [host.replica], or give it another disk; desktops use the file server's",
+    ),
+    (
+        "replica.different",
+        "its file {file} is not what its manifest says",
+    ),
+    (
         "hand_out.nobody",
         "there is nobody to hand it out to: put students on the roster first",
     ),

@@ -75,6 +75,12 @@ pub struct ReplicaFacts {
     /// Bytes that were taken from other releases here instead.
     #[serde(default)]
     pub from_here_bytes: u64,
+    /// Times that a release was taken from here, since the agent started.
+    #[serde(default)]
+    pub hits: u64,
+    /// Times that one was taken from the file server, because it was not here.
+    #[serde(default)]
+    pub misses: u64,
     /// Releases that made room, since the agent started.
     #[serde(default)]
     pub evicted: u64,

@@ -53,8 +53,10 @@ fn shown(app: &App, agent: Agent, all: &[Desktop], power: &[Power], overcommit: 
         power.iter().find(|p| p.host == agent.id),
         facts.as_ref(),
     );
+    let replica = facts.as_ref().and_then(|f| f.replica.as_ref()).map(replica);
     let texts = warnings.iter().chain(&refuses_because);
     let texts = texts.chain([&power.failure]).chain(&power.not_switchable);
+    let texts = texts.chain(replica.as_ref().and_then(|r| r.trouble.as_ref()));
     Host {
         wordings: wordings(texts.map(String::as_str)),
         power,
@@ -68,7 +70,7 @@ fn shown(app: &App, agent: Agent, all: &[Desktop], power: &[Power], overcommit: 
         last_heard: agent.heard,
         warnings,
         accelerator: facts.as_ref().map(|f| f.platform.accelerator),
-        replica: facts.as_ref().and_then(|f| f.replica.as_ref()).map(replica),
+        replica,
         qemu_version: facts.as_ref().map(|f| f.platform.qemu_version.clone()),
         cpus: facts.as_ref().map_or(0, |f| f.cpus),
         memory_mib,

@@ -9,6 +9,7 @@ use axum::extract::{Request, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use lyceum_proto::host::HostFacts;
 use lyceum_store::power::State as Power;
 use lyceum_store::{agents, desktops};
 use std::collections::BTreeMap;
@@ -16,6 +17,8 @@ use std::fmt::Write;
 use std::io;
 use std::path::PathBuf;
 use subtle::ConstantTimeEq;
+
+mod disks;
 
 /// Name of the file in the state directory.
 const TOKEN: &str = "metrics-token";
@@ -164,6 +167,7 @@ async fn render(app: &App) -> Result<String, ApiFailure> {
         }
     };
     let now = app.now();
+    let mut replicas = Vec::new();
     for agent in agents::list(&app.store, "host").await? {
         let l = || label("host", agent.id.as_str());
         let up = agent
@@ -179,6 +183,11 @@ async fn render(app: &App) -> Result<String, ApiFailure> {
             if let Some(watts) = watts {
                 put(11, l(), watts);
             }
+        }
+        let facts = agent.facts.as_deref().filter(|_| up);
+        let facts: Option<HostFacts> = facts.and_then(|t| serde_json::from_str(t).ok());
+        if let Some(replica) = facts.and_then(|f| f.replica) {
+            replicas.push((agent.id.to_string(), replica));
         }
         // Old numbers would look like new ones.
         let Some(seen) = app.live.host(&agent.id).filter(|_| up) else {
@@ -211,6 +220,17 @@ async fn render(app: &App) -> Result<String, ApiFailure> {
     for (family, values) in &families {
         let (name, kind, help) = HOST[*family];
         page.family(name, kind, help, values);
+    }
+    disks::replicas(&mut page, &replicas);
+    let storage = agents::list(&app.store, "storage").await?;
+    // There is one; when a second one joined by mistake, the first counts.
+    if let Some(agent) = storage.into_iter().min_by_key(|a| a.joined) {
+        let up = agent
+            .heard
+            .is_some_and(|at| now - at <= crate::orders::cluster::SILENT_AFTER_MS);
+        let facts = agent.facts.as_deref().filter(|_| up);
+        let facts = facts.and_then(|t| serde_json::from_str(t).ok());
+        disks::storage(&mut page, agent.id.as_str(), facts.as_ref(), now);
     }
     let mut phases: BTreeMap<String, f64> = BTreeMap::new();
     for d in desktops::all(&app.store).await? {

@@ -80,6 +80,8 @@ struct Filling {
 struct Counters {
     from_server: AtomicU64,
     from_here: AtomicU64,
+    hits: AtomicU64,
+    misses: AtomicU64,
     evicted: AtomicU64,
     damaged: AtomicU64,
 }
@@ -189,14 +191,17 @@ impl Replica {
     pub(crate) async fn verified(&self, id: &ReleaseId) -> Option<(PathBuf, Arc<ReleaseManifest>)> {
         let folder = self.path(id);
         if !folder.is_dir() {
+            self.counters.misses.fetch_add(1, Ordering::Relaxed);
             return None;
         }
         match self.releases.verified(id, folder.clone()).await {
             Ok(manifest) => {
                 touch(&folder);
+                self.counters.hits.fetch_add(1, Ordering::Relaxed);
                 Some((folder, manifest))
             }
             Err(e) => {
+                self.counters.misses.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(release = %id, "this host's replica is not used: {e}");
                 self.counters.damaged.fetch_add(1, Ordering::Relaxed);
                 *lock(&self.trouble) = Some(format!(
@@ -276,7 +281,12 @@ impl Replica {
             .sum();
         self.make_room(id, takes.saturating_sub(used(&partial)), need, running)?;
         std::fs::create_dir_all(&partial)
-            .map_err(|e| trouble(format!("can't make {}: {e}", partial.display())))?;
+            .map_err(|e| {
+                trouble(format!(
+                    "the folder {} can't be made on this host's own disk: {e}; desktops use the file server's",
+                    partial.display()
+                ))
+            })?;
         self.filling.done.store(0, Ordering::Relaxed);
         let total = files.iter().map(|(_, entry)| entry.bytes).sum();
         self.filling.total.store(total, Ordering::Relaxed);
@@ -404,6 +414,8 @@ impl Replica {
             }),
             from_server_bytes: get(&self.counters.from_server),
             from_here_bytes: get(&self.counters.from_here),
+            hits: get(&self.counters.hits),
+            misses: get(&self.counters.misses),
             evicted: get(&self.counters.evicted),
             damaged: get(&self.counters.damaged),
             trouble: lock(&self.trouble).clone(),

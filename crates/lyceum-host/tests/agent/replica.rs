@@ -56,6 +56,8 @@ async fn desktops_use_it_when_it_is_whole_and_the_tier_when_it_is_not() {
     assert_eq!(code(lab.run("c", &lab.fork("c", 1)).await), "damaged");
     let damaged = facts(&lab).await;
     assert_eq!((damaged.damaged, damaged.releases.len()), (1, 0));
+    // Since this start of the agent: "b" was made from it, "c" could not be.
+    assert!(damaged.hits >= 1 && damaged.misses >= 1, "{damaged:?}");
     std::fs::rename(&aside, tier.join(layout::RELEASE_RAM)).unwrap();
     lab.run("c", &lab.fork("c", 1)).await.unwrap();
     let seen = lab.wait_phase("c", Phase::Running).await;
