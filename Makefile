@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run test test-storage build web setup tiny-image demo-image fileserver-image check fmt openapi screenshots test-moves bench clean
+.PHONY: help run test test-storage build web setup tiny-image demo-image fileserver-image check fmt openapi screenshots test-moves test-power bench clean
 
 # Node may have been fetched into .lyceum/node (scripts/setup); mke2fs lives in sbin.
 export PATH := $(CURDIR)/.lyceum/node/node_modules/.bin:$(PATH):/usr/sbin:/sbin
@@ -103,6 +103,9 @@ screenshots: ## docs/pictures, from a classroom started for it
 
 test-moves: ## moves of running desktops, the way cut at 200 random bytes, a busy one moved 100 times (real QEMU, long)
 	LYCEUM_MOVES=200 cargo test -p lyceum-qemu --test qemu moves:: -- --nocapture --test-threads 1
+
+test-power: tiny-image ## power saving on real machines: consolidated, hosts off, on again for a bell (some ten minutes)
+	LYCEUM_TINY_IMAGE=$(CURDIR)/$(IMAGES)/tiny.qcow2 cargo test -p lyceum --test power -- --ignored --nocapture
 
 bench: ## the numbers of docs/benchmarks.md, on the classroom that runs (make run, in another terminal)
 	@mkdir -p .lyceum/bench

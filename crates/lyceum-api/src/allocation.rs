@@ -15,6 +15,8 @@ pub struct Allocation {
     pub automatic: bool,
     /// How often it is looked whether there is something to do, minutes; 1 to 1440.
     pub every_minutes: u32,
+    /// CPU use is judged by its average over so many minutes, and by nothing before half of them were measured; 2 to 60.
+    pub average_minutes: u32,
     /// How long a host may take to come up, seconds; 10 to 3600. Then another one is taken.
     pub wake_timeout_s: u32,
     /// How long a host may take to go off, seconds; 10 to 3600.
@@ -34,6 +36,7 @@ impl Default for Allocation {
         Allocation {
             automatic: false,
             every_minutes: 5,
+            average_minutes: 10,
             wake_timeout_s: 300,
             off_timeout_s: 180,
             settle_s: 120,
@@ -222,8 +225,10 @@ pub struct HostPower {
     pub failed_at: Option<UnixMillis>,
     /// Why it can't be switched from afar; absent: it can.
     pub not_switchable: Option<String>,
-    /// What it draws while it is on, watts.
+    /// What it draws while it is on, watts, as it was set.
     pub watts: Option<f64>,
+    /// What its board's controller measures just now, watts.
+    pub measured_watts: Option<f64>,
     /// Kept on and empty as a spare.
     pub reserve: bool,
     /// It is being worked on: plans leave it alone.
@@ -364,7 +369,7 @@ pub struct RecordedSession {
     pub cpu_percent: f64,
 }
 
-/// Energy of all hosts on one day (UTC), estimated from the watts they are said to draw.
+/// Energy of all hosts on one day (UTC), measured where their boards do that, else by the watts they are said to draw.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EnergyDay {
     /// Begin of the day.

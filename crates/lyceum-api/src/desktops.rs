@@ -29,6 +29,9 @@ pub struct Desktop {
     pub detail: String,
     /// Host it is on, for staff; students get `None`.
     pub host: Option<HostId>,
+    /// Plans leave it where it is; said to staff.
+    #[serde(default)]
+    pub pinned: bool,
     /// The release it started from.
     pub release: Option<ReleaseId>,
     /// Size.

@@ -1,5 +1,6 @@
 //! Moves of running desktops between hosts.
 
+use crate::wording::Wordings;
 use lyceum_model::{DesktopId, HostId, MoveWay, OperationId, UnixMillis};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -71,4 +72,7 @@ pub struct Move {
     pub created: UnixMillis,
     /// When it was over.
     pub ended: Option<UnixMillis>,
+    /// How its texts can be put into another language, by the English text.
+    #[serde(default, skip_serializing_if = "Wordings::is_empty")]
+    pub wordings: Wordings,
 }

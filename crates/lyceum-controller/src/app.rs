@@ -40,6 +40,8 @@ pub struct Inner {
     pub passwords: Arc<LocalPasswords>,
     /// How often somebody may try to sign in.
     pub limits: SignInLimits,
+    /// What hosts draw, where they measure it.
+    pub watts: crate::power::measure::Watts,
     /// Console tickets that were not used yet.
     pub tickets: crate::console::Tickets,
     /// One-time passwords for native viewers.
@@ -126,6 +128,7 @@ impl App {
             authenticators: vec![passwords.clone()],
             passwords,
             limits: SignInLimits::default(),
+            watts: Default::default(),
             tickets: crate::console::Tickets::default(),
             native: crate::console::native::NativePasswords::default(),
             networks: Default::default(),

@@ -12,7 +12,7 @@ use lyceum_model::{CourseId, DesktopId, UserId};
 use lyceum_store::courses::{self, CourseLine, MemberRole};
 use lyceum_store::desktops::{self, Desktop, Filter, Names};
 use lyceum_store::{Change, Store};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -30,6 +30,8 @@ pub struct Desktops {
     pub rows: Vec<Desktop>,
     /// Names by desktop; drafts' machines have none.
     pub names: HashMap<DesktopId, Names>,
+    /// Those that plans leave where they are.
+    pub pinned: HashSet<DesktopId>,
 }
 
 /// Who is what in which course; courses that are being deleted have nobody.
@@ -95,6 +97,7 @@ impl Reads {
             Ok(Desktops {
                 rows: desktops::all(&self.store).await?,
                 names: desktops::names(&self.store, Filter::All).await?,
+                pinned: lyceum_store::pins::all(&self.store).await?,
             })
         })
         .await

@@ -21,6 +21,7 @@ pub mod moves;
 pub mod networks;
 pub mod one_time;
 pub mod operations;
+pub mod pins;
 pub mod plans;
 pub mod power;
 pub mod releases;
@@ -99,6 +100,7 @@ const SCHEMA: &[(i64, &str)] = &[
     (6, include_str!("schema-6.sql")),
     (7, include_str!("schema-7.sql")),
     (8, include_str!("schema-8.sql")),
+    (9, include_str!("schema-9.sql")),
 ];
 
 impl Store {

@@ -216,14 +216,53 @@ pub async fn of_operation(tx: &mut Tx, id: &OperationId) -> Result<Vec<Move>> {
         .collect()
 }
 
-/// The newest, at most `limit`, older than `before`.
-pub async fn list(store: &Store, before: UnixMillis, limit: i64) -> Result<Vec<Move>> {
-    sqlx::query("SELECT * FROM moves WHERE created < $1 ORDER BY created DESC, id DESC LIMIT $2")
-        .bind(before)
-        .bind(limit)
-        .fetch_all(store.pool())
-        .await?
-        .iter()
-        .map(row)
-        .collect()
+/// A place in the list of moves: those of one drain have one time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// When it was ordered.
+    pub created: UnixMillis,
+    /// Which.
+    pub id: String,
+}
+
+impl Place {
+    /// Behind the newest.
+    pub fn end() -> Place {
+        Place {
+            created: UnixMillis::MAX,
+            id: String::new(),
+        }
+    }
+
+    /// Of this move.
+    pub fn of(m: &Move) -> Place {
+        Place {
+            created: m.created,
+            id: m.id.to_string(),
+        }
+    }
+}
+
+/// The newest, at most `limit`, older than those at `before`; of one desktop, or of all.
+pub async fn list(
+    store: &Store,
+    before: &Place,
+    desktop: Option<&DesktopId>,
+    limit: i64,
+) -> Result<Vec<Move>> {
+    sqlx::query(
+        "SELECT * FROM moves WHERE (created < $1 OR (created = $2 AND id < $3)) AND ($4 = '' OR desktop_id = $5)
+         ORDER BY created DESC, id DESC LIMIT $6",
+    )
+    .bind(before.created)
+    .bind(before.created)
+    .bind(&before.id)
+    .bind(desktop.map_or("", |d| d.as_str()))
+    .bind(desktop.map_or("", |d| d.as_str()))
+    .bind(limit)
+    .fetch_all(store.pool())
+    .await?
+    .iter()
+    .map(row)
+    .collect()
 }

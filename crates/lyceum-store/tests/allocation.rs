@@ -16,6 +16,7 @@ on_both!(
     power_comes_back_as_written,
     energy_adds_up_by_day,
     plans_come_back_and_the_one_that_runs_stays,
+    pages_of_moves_lose_none_that_came_together,
 );
 
 fn host() -> HostId {
@@ -209,4 +210,54 @@ async fn plans_come_back_and_the_one_that_runs_stays(place: &Place) {
         plans::list(&store, Some(&over.id), 10).await.unwrap(),
         [running]
     );
+}
+
+async fn pages_of_moves_lose_none_that_came_together(place: &Place) {
+    use lyceum_store::moves::{self, Move, Place as At, State};
+    let store = place.open().await;
+    let mut tx = store.begin_write().await.unwrap();
+    for n in 0..25 {
+        let m = Move {
+            id: lyceum_model::MoveId::new(),
+            desktop: format!("d{}", n % 2).parse().unwrap(),
+            operation: OperationId::new(),
+            from: host(),
+            to: "kvm2".parse().unwrap(),
+            state: State::Waiting,
+            cancel: false,
+            generation: lyceum_model::Generation(0),
+            wanted_way: None,
+            way: None,
+            why: String::new(),
+            reason: String::new(),
+            message: String::new(),
+            bytes: None,
+            pages: None,
+            stand_still_ms: None,
+            total_ms: None,
+            pss_before_kib: None,
+            pss_after_kib: None,
+            // A drain orders all of them at one time.
+            created: 1000 + n / 20,
+            began: None,
+            ended: None,
+        };
+        moves::put(&mut tx, &m).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    for (desktop, count) in [(None, 25), (Some("d1".parse().unwrap()), 12)] {
+        let (mut at, mut seen) = (At::end(), Vec::new());
+        loop {
+            let page = moves::list(&store, &at, desktop.as_ref(), 7).await.unwrap();
+            seen.extend(page.iter().map(|m| m.id.to_string()));
+            match page.last() {
+                Some(last) if page.len() == 7 => at = At::of(last),
+                _ => break,
+            }
+        }
+        assert_eq!(seen.len(), count);
+        seen.sort();
+        seen.dedup();
+        assert_eq!(seen.len(), count, "none twice");
+    }
 }

@@ -136,6 +136,15 @@ impl Client {
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Response, CallError> {
+        self.send_for(request, StatusCode::OK).await
+    }
+
+    /// `also`: a status that is a success besides the usual ones.
+    async fn send_for(
+        &self,
+        request: RequestBuilder,
+        also: StatusCode,
+    ) -> Result<Response, CallError> {
         let response = request.send().await.map_err(|e| CallError::Unreachable {
             place: self.place.clone(),
             why: if e.is_timeout() {
@@ -152,7 +161,7 @@ impl Client {
             },
         })?;
         let status = response.status();
-        if status.is_success() || status == StatusCode::NOT_MODIFIED {
+        if status.is_success() || status == StatusCode::NOT_MODIFIED || status == also {
             return Ok(response);
         }
         let body = response.bytes().await.unwrap_or_default();
@@ -253,6 +262,24 @@ impl Client {
             .body(body);
         let response = self.send(request).await?;
         self.decode(response).await
+    }
+
+    /// Opens a WebSocket; the stream that it runs on.
+    pub async fn web_socket(&self, path: &str) -> Result<reqwest::Upgraded, CallError> {
+        let request = self
+            .request(Method::GET, path)
+            .header("Connection", "Upgrade")
+            .header("Upgrade", "websocket")
+            .header("Sec-WebSocket-Version", "13")
+            // Answered with a hash of it, against caches that know nothing of WebSockets: none is between.
+            .header("Sec-WebSocket-Key", "bHljZXVtLWx5Y2V1bS1seQ==");
+        let response = self
+            .send_for(request, StatusCode::SWITCHING_PROTOCOLS)
+            .await?;
+        response.upgrade().await.map_err(|e| CallError::Odd {
+            place: self.place.clone(),
+            why: root_cause(&e),
+        })
     }
 
     /// `POST` that signs in: also the session cookie that the answer sets.

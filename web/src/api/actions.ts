@@ -68,6 +68,8 @@ export const desktops = {
     post<Accepted>(`desktops/${id}/${order}`, order === "start" ? { cold } : undefined),
   ensure: (course: string, user: string) => post<Desktop>("desktops", { course, user }),
   move: (id: string) => post<Accepted>(`desktops/${id}/move`, {}),
+  pin: (id: string) => put<void>(`desktops/${id}/pin`),
+  unpin: (id: string) => del(`desktops/${id}/pin`),
   remove: (id: string) => del<Accepted>(`desktops/${id}`),
   ticket: (id: string, viewOnly: boolean) => post<ConsoleTicket>(`desktops/${id}/console-ticket${query({ view_only: viewOnly || null })}`),
   nativeViewer: (id: string, viewOnly: boolean) => post<NativeViewer>(`desktops/${id}/native-viewer${query({ view_only: viewOnly || null })}`),

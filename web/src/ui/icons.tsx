@@ -44,6 +44,7 @@ const paths = {
   bolt: "M11 2.5 4.5 11.5H9.5L9 17.5l6.5-9h-5z",
   seats: "M3 4h4v4H3zM13 4h4v4h-4zM3 12h4v4H3zM13 12h4v4h-4zM8.5 4h3v4h-3zM8.5 12h3v4h-3z",
   table: "M3 4h14v12H3zM3 8h14M3 12h14M8 8v8",
+  pin: "M7 3h6M8 3v5l-2.5 3.5h9L12 8V3M10 11.5V17",
   disk: "M3.5 11.5h13v5h-13zM3.5 11.5l2-8h9l2 8M6.2 14h.1",
 } as const;
 

@@ -48,6 +48,7 @@ fn shown(
     names: Option<&Names>,
     live: Option<&LiveDesktop>,
     staff: bool,
+    pinned: bool,
 ) -> Option<Desktop> {
     let Owner::Course { course, user } = d.owner else {
         return None;
@@ -63,6 +64,7 @@ fn shown(
         desired: d.desired,
         phase: d.phase,
         host: d.host.filter(|_| staff),
+        pinned: pinned && staff,
         release: d.release,
         size: d.size,
         persistence: d.persistence,
@@ -121,7 +123,8 @@ async fn list(
             continue;
         }
         let (names, live) = (all.names.get(&d.id), live.get(&d.id));
-        out.extend(shown(d.clone(), names, live, staff));
+        let pinned = all.pinned.contains(&d.id);
+        out.extend(shown(d.clone(), names, live, staff, pinned));
     }
     Ok(Json(out))
 }
@@ -176,7 +179,8 @@ async fn get(
     let staff = is_staff(&app, &actor, &d).await;
     let names = rows::names(&app.store, Filter::One(&id)).await?;
     let live = app.live.desktops();
-    shown(d, names.get(&id), live.get(&id), staff)
+    let pinned = lyceum_store::pins::is_pinned(&app.store, &id).await?;
+    shown(d, names.get(&id), live.get(&id), staff, pinned)
         .map(Json)
         .ok_or_else(|| ApiFailure::not_found("desktop"))
 }
@@ -214,7 +218,7 @@ async fn create(
     .await?;
     tx.commit().await?;
     let names = rows::names(&app.store, Filter::One(&id)).await?;
-    shown(target.desktop, names.get(&id), None, false)
+    shown(target.desktop, names.get(&id), None, false, false)
         .map(|d| (StatusCode::CREATED, Json(d)))
         .ok_or_else(|| ApiFailure::not_found("desktop"))
 }

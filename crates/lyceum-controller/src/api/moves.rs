@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use lyceum_api::desktops::Accepted;
 use lyceum_api::moves::{Move, MoveOrder, MoveState};
+use lyceum_api::wording::wordings;
 use lyceum_api::{ApiError, Page};
 use lyceum_model::{DesktopId, HostId};
 use lyceum_store::agents;
@@ -22,6 +23,7 @@ pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(list))
         .routes(routes!(move_desktop))
+        .routes(routes!(pin, unpin))
         .routes(routes!(drain))
         .routes(routes!(resume))
 }
@@ -34,7 +36,7 @@ const PAGE: i64 = 100;
 #[serde(deny_unknown_fields)]
 struct ListQuery {
     /// `next` of the page before.
-    before: Option<i64>,
+    before: Option<String>,
     /// Only of this desktop.
     desktop: Option<DesktopId>,
 }
@@ -57,6 +59,7 @@ fn shown(m: rows::Move, names: Option<&Names>) -> Move {
             rows::State::Failed => MoveState::Failed,
             rows::State::Cancelled => MoveState::Cancelled,
         },
+        wordings: wordings([&m.why, &m.reason, &m.message].map(String::as_str)),
         way: m.way,
         why: m.why,
         reason: m.reason,
@@ -72,6 +75,15 @@ fn shown(m: rows::Move, names: Option<&Names>) -> Move {
     }
 }
 
+/// A place in the list as it is written in `next`: `TIME.MOVE`.
+fn place(text: &str) -> Option<rows::Place> {
+    let (created, id) = text.split_once('.').unwrap_or((text, ""));
+    Some(rows::Place {
+        created: created.parse().ok()?,
+        id: id.to_owned(),
+    })
+}
+
 /// The newest first, of desktops whose courses one runs.
 #[utoipa::path(get, path = "/moves", tag = "moves", params(ListQuery),
     responses((status = 200, body = Page<Move>), (status = "default", body = ApiError)))]
@@ -81,16 +93,19 @@ async fn list(
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Page<Move>>, ApiFailure> {
     actor.require_teacher()?;
-    let found = rows::list(&app.store, query.before.unwrap_or(i64::MAX), PAGE).await?;
+    let before = match &query.before {
+        None => rows::Place::end(),
+        Some(text) => place(text).ok_or_else(|| {
+            ApiFailure::invalid("before is what stood under next: leave it out to begin anew")
+        })?,
+    };
+    let found = rows::list(&app.store, &before, query.desktop.as_ref(), PAGE).await?;
     let next = (found.len() as i64 == PAGE)
-        .then(|| found.last().map(|m| m.created.to_string()))
+        .then(|| found.last().map(|m| format!("{}.{}", m.created, m.id)))
         .flatten();
     let all = app.reads.desktops().await?;
     let mut items = Vec::new();
     for m in found {
-        if query.desktop.as_ref().is_some_and(|d| *d != m.desktop) {
-            continue;
-        }
         let row = all.rows.iter().find(|d| d.id == m.desktop);
         let sees = match row.map(|d| &d.owner) {
             _ if actor.is_admin() => true,
@@ -158,6 +173,59 @@ async fn move_desktop(
     .await?;
     tx.commit().await?;
     Ok((StatusCode::ACCEPTED, Json(Accepted { operation })))
+}
+
+async fn set_pin(
+    app: App,
+    actor: Actor,
+    id: DesktopId,
+    pinned: bool,
+) -> Result<StatusCode, ApiFailure> {
+    let seen = super::desktops::mine(&app, &actor, &id).await?;
+    if let Owner::Course { course, .. } = &seen.owner {
+        actor.require_course_staff(&app, course).await?;
+    }
+    let names = desktops::names(&app.store, Filter::One(&id))
+        .await?
+        .remove(&id)
+        .unwrap_or_default();
+    let mut tx = app.store.begin_write().await?;
+    // It may have been deleted since.
+    if desktops::get_tx(&mut tx, &id).await?.is_none() {
+        return Err(ApiFailure::not_found("desktop"));
+    }
+    lyceum_store::pins::set(&mut tx, &id, pinned).await?;
+    let what = if pinned {
+        "desktop.pin"
+    } else {
+        "desktop.unpin"
+    };
+    audit::write(&mut tx, &actor, what, &format!("desktop/{id}"), &names.user).await?;
+    tx.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+// Somebody who moves it, or empties its host, by hand still does.
+/// Has plans leave the desktop on the host it is on.
+#[utoipa::path(put, path = "/desktops/{id}/pin", tag = "desktops", params(("id" = DesktopId, Path)),
+    responses((status = 204), (status = "default", body = ApiError)))]
+async fn pin(
+    State(app): State<App>,
+    actor: Actor,
+    Path(id): Path<DesktopId>,
+) -> Result<StatusCode, ApiFailure> {
+    set_pin(app, actor, id, true).await
+}
+
+/// Lets plans move the desktop again.
+#[utoipa::path(delete, path = "/desktops/{id}/pin", tag = "desktops", params(("id" = DesktopId, Path)),
+    responses((status = 204), (status = "default", body = ApiError)))]
+async fn unpin(
+    State(app): State<App>,
+    actor: Actor,
+    Path(id): Path<DesktopId>,
+) -> Result<StatusCode, ApiFailure> {
+    set_pin(app, actor, id, false).await
 }
 
 async fn must_be_host(app: &App, id: &HostId) -> Result<(), ApiFailure> {

@@ -128,6 +128,7 @@ fn changes(before: &Allocation, after: &Allocation) -> String {
 fn check(a: &Allocation) -> Result<(), ApiFailure> {
     for (what, value, least, most) in [
         ("every_minutes", a.every_minutes, 1, 1440),
+        ("average_minutes", a.average_minutes, 2, 60),
         ("wake_timeout_s", a.wake_timeout_s, 10, 3600),
         ("off_timeout_s", a.off_timeout_s, 10, 3600),
         ("settle_s", a.settle_s, 0, 86_400),

@@ -1,6 +1,7 @@
 //! How hosts are switched: what is set up for each, where passwords are, and the ways to bring one up. When
 //! hosts are switched is decided in [`crate::reconcile::power`].
 
+pub mod measure;
 pub mod wake;
 
 use crate::app::App;
@@ -76,6 +77,7 @@ pub fn shown(app: &App, row: Option<&Power>, facts: Option<&HostFacts>) -> HostP
         failure: row.map(|r| r.failure.clone()).unwrap_or_default(),
         failed_at: row.and_then(|r| r.failed_at),
         watts: setup.watts,
+        measured_watts: row.and_then(|r| app.watts.now(&r.host, app.now())),
         reserve: setup.reserve,
         maintenance: setup.maintenance,
         group: setup.group,

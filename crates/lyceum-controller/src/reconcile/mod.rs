@@ -61,6 +61,7 @@ pub fn spawn(app: &App) -> JoinSet<()> {
     set.spawn(prepare::run(app.clone()));
     set.spawn(samples::run(app.clone()));
     set.spawn(power::run(app.clone()));
+    set.spawn(crate::power::measure::run(app.clone()));
     set.spawn(allocation::run(app.clone()));
     set.spawn(pressure::run(app.clone()));
     set.spawn(sweep::run(app.clone()));

@@ -84,8 +84,12 @@ async fn minute(app: &App, at: UnixMillis, passed: Duration) -> lyceum_store::Re
     if passed <= LONGEST {
         for row in &rows {
             let setup = power::setup(row);
-            let Some(on) = setup.watts else { continue };
             let is_on = row.state != State::Off;
+            // Measured, where it is; else as it was set.
+            let measured = app.watts.now(&row.host, app.now()).filter(|_| is_on);
+            let Some(on) = measured.or(setup.watts) else {
+                continue;
+            };
             let watts = if is_on {
                 on
             } else {

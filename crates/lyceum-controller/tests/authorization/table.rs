@@ -202,6 +202,8 @@ pub fn table() -> Vec<Row> {
         row("POST", "/plans/{id}/stop", "/plans/plan-a/stop", ADMINS),
         row("GET", "/moves", "/moves", TEACHERS),
         with(row("POST", "/desktops/{id}/move", "/desktops/desktop-a/move", STAFF), json!({"to": null})),
+        row("PUT", "/desktops/{id}/pin", "/desktops/desktop-a/pin", STAFF),
+        row("DELETE", "/desktops/{id}/pin", "/desktops/desktop-a/pin", STAFF),
         row("POST", "/hosts/{id}/drain", "/hosts/kvm1/drain", ADMINS),
         row("POST", "/hosts/{id}/resume", "/hosts/kvm1/resume", ADMINS),
         row("GET", "/storage", "/storage", TEACHERS),

@@ -375,3 +375,112 @@ fn a_host_with_a_desktop_on_it_is_not_switched_off() {
         assert!(matches!(status, 400 | 422), "{bad} {status} {body}");
     }
 }
+
+#[test]
+fn hosts_are_woken_for_a_class_and_its_desktops_are_there_at_the_bell() {
+    let at = |text: &str| text.parse::<jiff::Timestamp>().unwrap().as_millisecond();
+    let mut p = Powered::new(12, 20);
+    p.already_off(&["kvm2", "kvm3"]);
+    p.room
+        .send(
+            "PATCH",
+            "timetable/rules",
+            json!({"zone": "UTC", "lead_floor_minutes": 5, "hosts_before_minutes": 10}),
+        )
+        .expect("rules");
+    let lesson =
+        json!({"course": p.room.course(), "weekday": "mon", "begin": "08:10", "end": "10:00"});
+    p.room
+        .send("POST", "timetable/lessons", lesson)
+        .expect("lesson");
+    p.allocation(true, json!({}));
+    // Until a slow machine is up.
+    let mut settings = p.room.get("allocation")["settings"].clone();
+    settings["wake_timeout_s"] = json!(600);
+    p.room
+        .send("PUT", "allocation", settings)
+        .expect("allocation");
+
+    p.room.set_clock(at("2027-03-01T07:50:00Z"));
+    assert_eq!(p.room.get("timetable/now")["seats_wanted"], 0);
+    assert_eq!(on(&p.room), 1, "nobody wants them yet");
+    // Twelve want seats, and one host has ten.
+    p.room.set_clock(at("2027-03-01T07:55:30Z"));
+    p.until("a host more is on", |room| on(room) >= 2);
+    let plans = p.room.get("plans");
+    let woke = plans["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|plan| plan["steps"][0]["action"] == "on")
+        .unwrap();
+    assert!(woke["ordered_by"].is_null(), "{woke:#}");
+    assert!(
+        woke["mode_reason"]
+            .as_str()
+            .unwrap()
+            .contains("the timetable says so"),
+        "{woke:#}"
+    );
+    p.room.set_clock(at("2027-03-01T08:05:30Z"));
+    p.until("the class is there", |room| {
+        let desktops = room.desktops();
+        desktops.len() == 12 && desktops.iter().all(|d| d["phase"] == "running")
+    });
+    p.room.check_one_machine_each(12);
+    let power = power_of(&p.room);
+    for d in p.room.desktops() {
+        assert_eq!(power[d["host"].as_str().unwrap()], "on", "{d}");
+    }
+}
+
+#[test]
+fn plans_leave_a_pinned_desktop_where_it_is_and_a_person_does_not() {
+    let mut p = Powered::new(3, 20);
+    p.room.order("start", json!({}));
+    p.allocation(false, json!({}));
+    let pinned: Vec<Value> = p
+        .room
+        .desktops()
+        .into_iter()
+        .filter(|d| d["host"] != "kvm1")
+        .collect();
+    for d in &pinned {
+        let path = format!("desktops/{}/pin", d["id"].as_str().unwrap());
+        p.room.send("PUT", &path, json!({})).expect("pin");
+        p.room.send("PUT", &path, json!({})).expect("pin twice");
+    }
+    let shown = p.room.desktops();
+    assert_eq!(shown.iter().filter(|d| d["pinned"] == true).count(), 2);
+    // Only the other one can be moved, so only its host can be empty.
+    let plan = p.room.send("POST", "plans", json!({})).expect("plan");
+    let steps = plan["steps"].as_array().unwrap();
+    for step in steps {
+        assert!(
+            pinned.iter().all(|d| d["id"] != step["desktop"]),
+            "{plan:#}"
+        );
+        assert!(
+            step["action"] != "off" || step["host"] == "kvm1",
+            "{plan:#}"
+        );
+    }
+    assert!(plan.to_string().contains("it is pinned"), "{plan:#}");
+    let id = pinned[0]["id"].as_str().unwrap().to_owned();
+    p.room.order_one(&id, "move");
+    let moved = p.room.get(&format!("desktops/{id}"));
+    assert_ne!(moved["host"], pinned[0]["host"], "a person's order");
+    assert_eq!(moved["pinned"], true);
+    let moves = p.room.get(&format!("moves?desktop={id}"));
+    assert_eq!(moves["items"].as_array().unwrap().len(), 1, "{moves}");
+    let (status, _) = p
+        .room
+        .send("GET", "moves?before=nonsense", json!({}))
+        .expect_err("no place");
+    assert_eq!(status, 422);
+    for d in &pinned {
+        let path = format!("desktops/{}/pin", d["id"].as_str().unwrap());
+        p.room.send("DELETE", &path, json!({})).expect("unpin");
+    }
+    assert!(p.room.desktops().iter().all(|d| d["pinned"] == false));
+}

@@ -10,8 +10,10 @@
 //! `net`, `disk`, `nfs`, `storm` and `durability` are the paper's experiments: they measure a
 //! machine and need no classroom.
 
+mod balance;
 mod class;
 mod class_start;
+mod consolidate;
 mod durability;
 mod files;
 mod html;
@@ -20,9 +22,11 @@ mod net;
 mod record;
 mod reset;
 mod restore;
+mod room;
 mod stats;
 mod storm;
 pub mod tools;
+mod typist;
 
 use crate::context::Context;
 use crate::exit::{self, Exit};
@@ -41,6 +45,10 @@ pub enum BenchCommand {
     Move(moves::Args),
     /// Restore points of one desktop: pause and size; and of a class: until the last is back
     Restore(restore::Args),
+    /// Move all desktops of one host to another, until it is empty
+    Consolidate(consolidate::Args),
+    /// The paper's table 4: desktops that compute on one host, without and with compute balance
+    Balance(balance::Args),
     /// TCP between two machines, both ways (iperf3)
     Net(net::Args),
     /// Reads and writes of this machine's disks by block size (fio)
@@ -97,6 +105,8 @@ pub async fn run(
         BenchCommand::Reset(args) => reset::run(&ctx()?, args).await,
         BenchCommand::Move(args) => moves::run(&ctx()?, args).await,
         BenchCommand::Restore(args) => restore::run(&ctx()?, args).await,
+        BenchCommand::Consolidate(args) => consolidate::run(&ctx()?, args).await,
+        BenchCommand::Balance(args) => balance::run(&ctx()?, args).await,
         BenchCommand::Net(args) => net::run(args, json).await,
         BenchCommand::Disk(args) => files::run(args, false, json).await,
         BenchCommand::Nfs(args) => files::run(args, true, json).await,

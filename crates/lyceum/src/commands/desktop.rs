@@ -91,6 +91,18 @@ pub enum DesktopCommand {
         #[arg(long)]
         way: Option<WayArg>,
     },
+    /// Have plans leave it on the host it is on
+    Pin {
+        /// Which
+        #[arg(required = true)]
+        desktops: Vec<String>,
+    },
+    /// Let plans move it again
+    Unpin {
+        /// Which
+        #[arg(required = true)]
+        desktops: Vec<String>,
+    },
     /// Moves under way and those that ended, with their numbers
     Moves,
     /// Where it was placed and why
@@ -181,6 +193,26 @@ pub async fn run(ctx: &Context, command: DesktopCommand) -> anyhow::Result<()> {
                 )
                 .await?;
             ctx.follow(&accepted.operation).await?;
+            Ok(())
+        }
+        DesktopCommand::Pin { desktops } => {
+            for desktop in desktops {
+                let desktop = resolve::desktop(&ctx.client, &desktop).await?;
+                let path = format!("desktops/{}/pin", desktop.id);
+                let () = ctx.client.put(&path, &serde_json::json!({})).await?;
+                ctx.done(&desktop, "pinned: plans leave it where it is")?;
+            }
+            Ok(())
+        }
+        DesktopCommand::Unpin { desktops } => {
+            for desktop in desktops {
+                let desktop = resolve::desktop(&ctx.client, &desktop).await?;
+                let () = ctx
+                    .client
+                    .delete(&format!("desktops/{}/pin", desktop.id))
+                    .await?;
+                ctx.done(&desktop, "not pinned any more")?;
+            }
             Ok(())
         }
         DesktopCommand::Moves => {
@@ -397,6 +429,9 @@ fn details(d: &Desktop) -> String {
     }
     if let Some(notice) = &d.notice {
         lines.push(("notice", notice.clone()));
+    }
+    if d.pinned {
+        lines.push(("pinned", "plans leave it where it is".to_owned()));
     }
     if !d.detail.is_empty() {
         lines.push(("detail", d.detail.clone()));

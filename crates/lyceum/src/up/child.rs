@@ -3,8 +3,10 @@
 //! Children are in process groups of their own, so that Ctrl-C in the terminal reaches only the
 //! supervisor, and the kernel ends them when the supervisor is killed.
 
+use super::limit::Limit;
 use super::log::PartLog;
 use crate::exit::{self, Exit};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -27,6 +29,8 @@ pub struct Part {
     pub log: PathBuf,
     /// While this file is there the part does not run: the machine it stands for is off.
     pub off_flag: Option<PathBuf>,
+    /// The control groups that it runs in with all its machines.
+    pub limit: Option<Limit>,
 }
 
 /// A part that runs.
@@ -63,9 +67,22 @@ fn spawn(part: &Part, join: Option<&str>) -> std::io::Result<Child> {
         command.env("LYCEUM_JOIN_TOKEN", token);
     }
     let supervisor = std::process::id();
+    // Opened here: between fork and exec a file can only be written.
+    let groups = match &part.limit {
+        Some(limit) => limit
+            .procs()
+            .iter()
+            .map(|path| std::fs::OpenOptions::new().write(true).open(path))
+            .collect::<Result<Vec<_>, _>>()?,
+        None => Vec::new(),
+    };
     // SAFETY: only async-signal-safe calls between fork and exec.
     unsafe {
         command.pre_exec(move || {
+            for group in &groups {
+                // 0 stands for whoever writes it.
+                (&*group).write_all(b"0")?;
+            }
             nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM)?;
             // The supervisor may have died before the line above.
             if nix::unistd::getppid().as_raw() as u32 != supervisor {

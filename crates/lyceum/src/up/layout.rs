@@ -174,6 +174,11 @@ impl Layout {
         Ok(layout)
     }
 
+    /// Tells this classroom from others on the machine.
+    pub fn tag(&self) -> String {
+        format!("{:08x}", path_hash(&self.state))
+    }
+
     /// A path below the state directory.
     pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.state.join(name)
@@ -187,7 +192,7 @@ impl Layout {
         let candidates: Vec<PathBuf> = if fits(&here) {
             vec![here]
         } else {
-            let name = format!("lyceum-{:08x}", path_hash(&self.state));
+            let name = format!("lyceum-{}", self.tag());
             let mut bases = Vec::new();
             if nix::unistd::geteuid().is_root() {
                 bases.push(PathBuf::from("/run"));

@@ -8,6 +8,7 @@
 mod child;
 mod first;
 mod layout;
+mod limit;
 mod lock;
 mod log;
 mod machines;
@@ -65,6 +66,10 @@ pub struct UpArgs {
     /// Memory for the desktops of all hosts together [default: this machine's less 2 GiB]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(64..))]
     memory: Option<u64>,
+    /// How many of this machine's processors each host may use with all its desktops, 0.05 for a twentieth of one
+    /// [default: all]; needs root
+    #[arg(long, value_name = "N", value_parser = processors)]
+    host_cpus: Option<f64>,
     /// What guests run on: auto tries KVM with a guest of its own and takes software emulation (tcg)
     /// where that fails
     #[arg(long, value_name = "WHICH", env = "LYCEUM_ACCELERATOR", default_value = "auto",
@@ -73,6 +78,13 @@ pub struct UpArgs {
     /// Machines are simulated: a classroom without guests, to try things out
     #[arg(long)]
     simulated: bool,
+}
+
+fn processors(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(n) if (0.05..=1024.0).contains(&n) => Ok(n),
+        _ => Err("it is a number from 0.05 to 1024".to_owned()),
+    }
 }
 
 fn accelerator(text: &str) -> Result<AcceleratorChoice, String> {
@@ -178,6 +190,9 @@ pub async fn run(state: Option<&Path>, args: UpArgs) -> anyhow::Result<()> {
         }
     }
     stop_parts(parts).await;
+    if args.host_cpus.is_some() {
+        limit::remove(&layout);
+    }
     end
 }
 
@@ -255,6 +270,7 @@ async fn begin(
         join,
         log: layout.path("logs").join(format!("{name}.log")),
         off_flag: name.starts_with("host-").then(|| power::flag(layout, name)),
+        limit: None,
     };
     power::all_on(layout)?;
 
@@ -322,7 +338,15 @@ async fn begin(
         };
         let config = write_config(layout, &name, &file)?;
         let join = token(&context, AgentKind::Host, &name, &file.host.state_dir).await?;
-        parts.push(Running::start(part(&name, "host", config, join))?);
+        let limit = match args.host_cpus {
+            Some(cpus) => Some(limit::make(layout, &name, cpus)?),
+            None => None,
+        };
+        let part = Part {
+            limit,
+            ..part(&name, "host", config, join)
+        };
+        parts.push(Running::start(part)?);
     }
     let hosts = addresses.hosts.len() as u32;
     wait_for(&context, &parts[0], "the hosts and storage", |health| {

@@ -51,6 +51,7 @@ export function AllocationForm({ settings }: { settings: Allocation }) {
       </Select>
       <div className="fields">
         {own("every_minutes", 1, 1440)}
+      {own("average_minutes", 2, 60)}
         {number("pause_minutes", 0, 10_080)}
         {number("stale_after_s", 90, 3600)}
         {own("settle_s", 0, 86_400)}

@@ -25,6 +25,7 @@ function useSeatMenu(desktop: Desktop, onDetails: () => void): { items: MenuItem
     { label: desktop.phase === "suspended" ? t.desktop.resume : t.desktop.start, icon: "play", disabled: !can.start, onSelect: orders.start },
     { label: t.desktop.suspend, icon: "suspend", disabled: !can.suspend, onSelect: orders.suspend },
     { label: t.desktop.move, icon: "host", disabled: desktop.phase !== "running", onSelect: orders.move },
+    { label: desktop.pinned ? t.desktop.unpin : t.desktop.pin, icon: "pin", disabled: !desktop.id, onSelect: orders.pin },
     { label: t.desktop.reset, icon: "reset", disabled: !can.reset, onSelect: () => void orders.reset() },
     { label: desktop.phase === "suspended" ? t.desktop.discardSaved : t.desktop.stop, icon: "stop", disabled: !can.stop, onSelect: () => void orders.stop() },
     { label: t.common.details, icon: "info", disabled: !desktop.id, onSelect: onDetails },
@@ -77,7 +78,16 @@ function Seat({ desktop: d, teacher, chosen, onToggle, onDetails }: { desktop: D
         )}
       </p>
       <div className="row between seat-foot">
-        <span className="muted small">{d.host ?? ""}</span>
+        <span className="muted small" title={d.pinned ? t.desktop.pinned : undefined}>
+          {d.host ?? ""}
+          {d.pinned && (
+            <>
+              {" "}
+              <Icon name="pin" size={18} />
+              <span className="sr-only">{t.desktop.pinned}</span>
+            </>
+          )}
+        </span>
         {(d.notice || d.cold_reason) && (
           <span className="seat-flag" title={d.notice ? t.say(d.notice) : `${t.desktop.coldWhy} ${t.say(d.cold_reason ?? "")}`}>
             <Icon name="warning" size={16} />

@@ -19,10 +19,13 @@ export function useDesktopOrders(desktop: Desktop, name: string) {
     { stale: STALE },
   );
   const move = useAction(() => desktops.move(desktop.id), { stale: STALE, done: t.desktop.moveOrdered });
+  const pin = useAction(() => desktops.pin(desktop.id), { stale: STALE, done: t.desktop.pinDone });
+  const unpin = useAction(() => desktops.unpin(desktop.id), { stale: STALE, done: t.desktop.unpinDone });
   const remove = useAction(() => desktops.remove(desktop.id), { stale: STALE });
   return {
     busy: order.busy || remove.busy || move.busy,
     move: () => move.run(),
+    pin: () => (desktop.pinned ? unpin.run() : pin.run()),
     start: () => order.run("start"),
     startCold: () => order.run("start", true),
     suspend: () => order.run("suspend"),

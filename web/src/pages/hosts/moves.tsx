@@ -59,7 +59,7 @@ function Row({ move: m }: { move: Move }) {
       </td>
       <td>
         {m.way ? t.moves.ways[m.way] : ""}
-        {m.why && <span className="muted small block">{m.why}</span>}
+        {m.why && <span className="muted small block">{t.say(m.why)}</span>}
       </td>
       <td className="right num">{typeof m.bytes === "number" ? bytes(m.bytes) : ""}</td>
       <td className="right num">{ms(m.stand_still_ms)}</td>
@@ -70,7 +70,7 @@ function Row({ move: m }: { move: Move }) {
       </td>
       <td>
         <Badge tone={TONES[m.state]}>{t.moves.states[m.state]}</Badge>
-        <span className="muted small block">{m.message || m.reason}</span>
+        <span className="muted small block">{t.say(m.message || m.reason)}</span>
       </td>
     </tr>
   );

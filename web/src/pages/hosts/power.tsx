@@ -27,7 +27,11 @@ export function PowerLine({ host, admin }: { host: Host; admin: boolean }) {
           <span>{t.power.title}</span>
           <Badge tone={TONES[power.state]}>{t.power.states[power.state]}</Badge>
           {power.since > 0 && <span className="muted small">{t.power.since(ago(power.since, now, locale))}</span>}
-          {power.watts ? <span className="muted small num">{t.power.wattsOf(power.watts)}</span> : null}
+          {power.measured_watts ? (
+            <span className="muted small num">{t.power.wattsMeasured(power.measured_watts)}</span>
+          ) : power.watts ? (
+            <span className="muted small num">{t.power.wattsOf(power.watts)}</span>
+          ) : null}
         </span>
         {admin && (
           <span className="row">

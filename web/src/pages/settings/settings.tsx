@@ -46,6 +46,10 @@ function Form({ settings }: { settings: Settings }) {
       {number("overcommit", t.settings.overcommit, t.settings.overcommitHint, 1, 64, 0.1)}
       {number("seats_per_host", t.settings.seats, t.settings.seatsHint, 0, 10_000)}
       {number("starts_at_once", t.settings.startsAtOnce, t.settings.startsAtOnceHint, 1, 64)}
+      <h2>{t.settings.groupMoves}</h2>
+      {number("moves_per_host", t.settings.movesAtOnce, t.settings.movesAtOnceHint, 1, 32)}
+      {number("move_mbit_per_s", t.settings.moveLimit, t.settings.moveLimitHint, 0, 1_000_000)}
+      {number("move_timeout_s", t.settings.moveTimeout, t.settings.moveTimeoutHint, 5, 3600)}
       <h2>{t.settings.groupTime}</h2>
       {number("fork_timeout_s", t.settings.forkTimeout, undefined, 1, 86_400)}
       {number("cold_timeout_s", t.settings.coldTimeout, undefined, 1, 86_400)}

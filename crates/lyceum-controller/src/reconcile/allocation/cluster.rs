@@ -15,12 +15,27 @@ use lyceum_store::desktops::{self, Desktop, Owner};
 use lyceum_store::plans;
 use lyceum_store::power::{Power, State};
 use lyceum_store::samples::{self, MINUTE, Sample};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// Samples that an average is of, minutes.
-const AVERAGE_MINUTES: i64 = 10;
-/// Fewer samples than this are no average.
-const ENOUGH: usize = 5;
+/// The averages that are decided on.
+#[derive(Clone, Copy)]
+struct Averages {
+    /// Samples before this are of no interest.
+    from: UnixMillis,
+    /// Fewer samples than this are no average.
+    enough: usize,
+}
+
+impl Averages {
+    fn of(settings: &Allocation, now: UnixMillis) -> Averages {
+        let minutes = settings.average_minutes.clamp(2, 60);
+        Averages {
+            // The newest that there can be is of the minute before this one.
+            from: now - (i64::from(minutes) + 1) * MINUTE,
+            enough: minutes.div_ceil(2) as usize,
+        }
+    }
+}
 
 /// The classroom at one moment.
 pub struct Cluster {
@@ -38,6 +53,8 @@ pub struct Rows {
     pub power: Vec<Power>,
     /// Desktops.
     pub desktops: Vec<Desktop>,
+    /// Desktops that plans leave where they are.
+    pub pinned: HashSet<DesktopId>,
     /// One-minute samples of the last minutes, by subject, oldest first.
     pub samples: BTreeMap<String, Vec<Sample>>,
     /// Seats per host; 0: by memory.
@@ -55,7 +72,7 @@ impl Cluster {
     ) -> Result<Cluster, PlanError> {
         let store = &app.store;
         let mut by_subject: BTreeMap<String, Vec<Sample>> = BTreeMap::new();
-        for sample in samples::since(store, 1, now - (AVERAGE_MINUTES + 1) * MINUTE).await? {
+        for sample in samples::since(store, 1, Averages::of(settings, now).from).await? {
             // Of a clock that was set back since.
             if sample.at <= now {
                 by_subject
@@ -68,6 +85,7 @@ impl Cluster {
             agents: agents::list(store, "host").await?,
             power: lyceum_store::power::all(store).await?,
             desktops: desktops::all(store).await?,
+            pinned: lyceum_store::pins::all(store).await?,
             samples: by_subject,
             seats: app.settings().await?.seats_per_host,
             last_acted: plans::last_acted(store).await?,
@@ -128,8 +146,9 @@ impl Cluster {
             }
             cluster.snapshot.hosts.push(host.0);
         }
+        let averages = Averages::of(settings, now);
         for d in &rows.desktops {
-            if let Some(desktop) = desktop(rows, d, &kinds, &cluster.snapshot) {
+            if let Some(desktop) = desktop(rows, d, &kinds, &cluster.snapshot, averages) {
                 cluster.snapshot.desktops.push(desktop);
             }
         }
@@ -150,15 +169,13 @@ fn kind(facts: &HostFacts) -> String {
     )
 }
 
-fn of<'a>(rows: &'a Rows, subject: &str, now: UnixMillis) -> &'a [Sample] {
+fn of<'a>(rows: &'a Rows, subject: &str, averages: Averages) -> &'a [Sample] {
     let all = rows
         .samples
         .get(subject)
         .map(Vec::as_slice)
         .unwrap_or_default();
-    // The newest that there can be is of the minute before this one.
-    let from = now - (AVERAGE_MINUTES + 1) * MINUTE;
-    let first = all.partition_point(|s| s.at < from);
+    let first = all.partition_point(|s| s.at < averages.from);
     &all[first..]
 }
 
@@ -172,8 +189,9 @@ fn host(
     now: UnixMillis,
 ) -> (placement::Host, Option<String>) {
     let setup = power::setup(row);
-    let samples = of(rows, &format!("host/{}", agent.id), now);
-    let known = samples.len() >= ENOUGH;
+    let averages = Averages::of(settings, now);
+    let samples = of(rows, &format!("host/{}", agent.id), averages);
+    let known = samples.len() >= averages.enough;
     let heard = agent.heard.is_some_and(|at| now - at <= SILENT_AFTER_MS);
     // Measured last by this controller's clock; right after it came up there is no sample yet.
     let measured = samples.last().map(|s| s.at + MINUTE);
@@ -263,6 +281,7 @@ fn desktop(
     d: &Desktop,
     kinds: &HashMap<&HostId, String>,
     snapshot: &Snapshot,
+    averages: Averages,
 ) -> Option<placement::Desktop> {
     let host = d.host.as_ref()?;
     let there = d.phase.may_hold_disk() || (d.desired == Desired::Running && !d.gave_up);
@@ -271,11 +290,7 @@ fn desktop(
     if !there || matches!(on.power, placement::Power::Off | placement::Power::Starting) {
         return None;
     }
-    let samples: &[Sample] = rows
-        .samples
-        .get(&format!("desktop/{}", d.id))
-        .map(Vec::as_slice)
-        .unwrap_or_default();
+    let samples = of(rows, &format!("desktop/{}", d.id), averages);
     let nominal = u64::from(d.size.memory_mib);
     let measured = samples
         .last()
@@ -303,9 +318,9 @@ fn desktop(
             false => placement::MovesBy::Delta,
         }),
         vcpus: Some(u32::from(d.size.vcpus.max(1))),
-        cpu_percent: (samples.len() >= ENOUGH).then(|| samples::mean(samples).cpu),
+        cpu_percent: (samples.len() >= averages.enough).then(|| samples::mean(samples).cpu),
         movable: Some(why_not(d).is_none() || moving_to.is_some()),
-        pinned: false,
+        pinned: rows.pinned.contains(&d.id),
         owner,
         course,
         release: d.release.as_ref().map(ToString::to_string),
@@ -400,6 +415,7 @@ mod tests {
             agents: vec![agent("kvm1", NOW - 2_000), agent("kvm2", NOW - 2_000)],
             power: Vec::new(),
             desktops: vec![d],
+            pinned: HashSet::new(),
             samples: BTreeMap::from([
                 samples("host/kvm1", 0..10, 60.0),
                 samples("host/kvm2", 0..10, 5.0),
@@ -451,6 +467,29 @@ mod tests {
             snapshot.desktops[0].moves_by,
             Some(placement::MovesBy::Migration)
         );
+    }
+
+    #[test]
+    fn shorter_averages_are_of_fewer_samples_and_pins_are_known() {
+        let mut rows = rows();
+        rows.samples.extend([
+            samples("host/kvm1", 0..2, 90.0),
+            samples("desktop/d1", 0..1, 80.0),
+        ]);
+        rows.pinned.insert("d1".parse().unwrap());
+        let of = |minutes| {
+            let settings = Allocation {
+                average_minutes: minutes,
+                ..Allocation::default()
+            };
+            Cluster::of(&rows, |_, _| None, &settings, NOW).snapshot
+        };
+        assert_eq!(of(10).hosts[0].cpu_percent, None);
+        let short = of(2);
+        assert_eq!(short.hosts[0].cpu_percent, Some(90.0));
+        assert_eq!(short.hosts[1].cpu_samples.len(), 3);
+        assert_eq!(short.desktops[0].cpu_percent, Some(80.0));
+        assert!(short.desktops[0].pinned);
     }
 
     #[test]
