@@ -777,6 +777,142 @@ pub const CATALOGUE: &[(&str, &str)] = &[
         "roster.no_role",
         "{word} is no role: write student or teacher",
     ),
+    // Moves, and more of plans.
+    (
+        "move.open_draft",
+        "the machine of an open draft can't be moved: seal or close the draft first",
+    ),
+    (
+        "move.already",
+        "it is being moved already: wait until that is over",
+    ),
+    (
+        "move.not_running",
+        "it does not run, so there is nothing to move: start it first",
+    ),
+    ("move.no_host", "it is on no host"),
+    (
+        "move.ordered_already",
+        "a move of it was ordered already: wait until that is over, or call it off",
+    ),
+    ("move.there_now", "it is there now"),
+    ("move.other_asked", "another host was asked for"),
+    ("move.stays", "{why}. It goes on where it is"),
+    ("move.no_room", "no host has room for it"),
+    ("move.resumed", "the host takes desktops again"),
+    ("move.being_emptied", "{host} is being emptied"),
+    ("move.asked_by", "{who} asked for it"),
+    ("move.reason", "{why}; {where}"),
+    ("move.not_there", "it is not there any more"),
+    ("move.other_order", "another order came in between"),
+    (
+        "move.not_as_delta",
+        "it shares no memory with a release, so it can't be moved as a delta: move it live",
+    ),
+    ("move.no_overlay", "it has neither an overlay nor a release"),
+    (
+        "move.shares_none",
+        "it shares no memory with a release, so all of it has to travel",
+    ),
+    (
+        "move.shares_little",
+        "{own} of its {all} MiB are its own, so little is left to share",
+    ),
+    ("move.own_pages", "{own} of its {all} MiB are its own"),
+    (
+        "place.fewest",
+        "{host} has {n} desktops, the fewest of the hosts with enough memory ({free} MiB free, {nominal} of {limit} MiB nominal)",
+    ),
+    (
+        "place.was_there",
+        "it was on {host} before, where its files are cached",
+    ),
+    ("place.has_more", "has {n} desktops, {host} has {m}"),
+    ("place.draining", "it is being drained"),
+    ("place.coming_up", "it is coming up"),
+    ("place.is_off", "it is switched off"),
+    ("place.pressure", "its memory is under pressure"),
+    ("plan.pinned", "it is pinned"),
+    (
+        "plan.light_but",
+        "it is light and could make room, but {why}",
+    ),
+    (
+        "plan.heavy_but",
+        "it is heavy and its host has too few cores, but {why}",
+    ),
+    (
+        "plan.too_little_gained",
+        "its heavy desktops ask for {here} times its cores; another on {host} would make that {there} times there: too little to gain",
+    ),
+    (
+        "plan.no_exchange",
+        "{why}, and no other host has room to make the exchange in steps",
+    ),
+    ("plan.given_up", "it was given up"),
+    (
+        "plan.mixed_counts",
+        "{host} has {n} desktops and {to} has {m}; {each} is even",
+    ),
+    ("plan.no_other_host", "there is no other host"),
+    ("plan.and_more", "{why}; and {n} more"),
+    ("plan.to_be_off", "it is to be switched off"),
+    ("plan.no_release", "it does not hold the desktop's release"),
+    (
+        "plan.stale",
+        "its last measurement is {age} s old, so nothing is decided about it",
+    ),
+    (
+        "plan.future",
+        "its measurement is {ahead} s in the future: the clocks disagree, so nothing is decided about it",
+    ),
+    (
+        "plan.paper_none",
+        "it has the most desktops, and {host}, which has the fewest, can take none of them",
+    ),
+    (
+        "plan.paper_move",
+        "{host} has the most desktops ({n}), {to} the fewest ({m})",
+    ),
+    (
+        "plan.paper_even",
+        "there is nothing to gain: counts are even",
+    ),
+    (
+        "plan.paper_stays",
+        "it is empty but stays on: {n} free seats are wanted",
+    ),
+    ("plan.paper_least", "at least {n} hosts stay on"),
+    ("plan.paper_none_off", "no host can be switched off"),
+    (
+        "plan.paper_seats",
+        "without it {left} seats would be free, and {n} are wanted",
+    ),
+    (
+        "plan.paper_emptied",
+        "{host} has the fewest desktops and is switched off; {to} has the next fewest",
+    ),
+    (
+        "plan.paper_not_all",
+        "it has the fewest desktops, but the others can't take them all",
+    ),
+    (
+        "plan.none_waits",
+        "there is nothing to do: no desktop waits",
+    ),
+    ("plan.no_host_can", "no host can take it: {why}"),
+    ("plan.not_written", "its move was not written down"),
+    ("plan.not_known", "its move is not known any more"),
+    ("plan.there_already", "it is there already"),
+    (
+        "plan.not_shown",
+        "only a plan that was shown and has something to do can be carried out: plan again",
+    ),
+    ("plan.not_running", "it is not being carried out"),
+    (
+        "power.no_way_up",
+        "nothing is set up that could bring it up",
+    ),
     // The timetable.
     (
         "timetable.goes_on",
