@@ -506,6 +506,24 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/desktops/{id}/pin": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /** Has plans leave the desktop on the host it is on. */
+        put: operations["put_desktops_id_pin"];
+        post?: never;
+        /** Lets plans move the desktop again. */
+        delete: operations["delete_desktops_id_pin"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/desktops/{id}/reset": {
         parameters: {
             query?: never;
@@ -1688,6 +1706,12 @@ export interface components {
             automatic: boolean;
             /**
              * Format: int32
+             * @description CPU use is judged by its average over so many minutes, and by nothing before half of them were measured; 2 to 60.
+             * @default 10
+             */
+            average_minutes: number;
+            /**
+             * Format: int32
              * @description How often it is looked whether there is something to do, minutes; 1 to 1440.
              * @default 5
              */
@@ -2035,6 +2059,8 @@ export interface components {
             persistence: components["schemas"]["Persistence"];
             /** @description What it is. */
             phase: components["schemas"]["Phase"];
+            /** @description Plans leave it where it is; said to staff. */
+            pinned?: boolean;
             /**
              * Format: int64
              * @description Proportional memory, KiB, last sample.
@@ -2149,7 +2175,7 @@ export interface components {
          * @enum {string}
          */
         DraftState: "empty" | "importing" | "ready" | "sealing";
-        /** @description Energy of all hosts on one day (UTC), estimated from the watts they are said to draw. */
+        /** @description Energy of all hosts on one day (UTC), measured where their boards do that, else by the watts they are said to draw. */
         EnergyDay: {
             /**
              * Format: double
@@ -2347,8 +2373,7 @@ export interface components {
             recent: components["schemas"]["HostSample"][];
             /** @description Whether it admits more, and if not why. */
             refuses_because?: string | null;
-            /** @default null */
-            replica: components["schemas"]["HostReplica"] | null;
+            replica?: components["schemas"]["HostReplica"] | null;
             /** @description Whether it takes desktops. */
             state: components["schemas"]["HostState"];
             /** @description Where its agent is. */
@@ -2384,6 +2409,12 @@ export interface components {
              */
             maintenance: boolean;
             /**
+             * Format: double
+             * @description What its board's controller measures just now, watts.
+             * @default null
+             */
+            measured_watts: number | null;
+            /**
              * @description Why it can't be switched from afar; absent: it can.
              * @default null
              */
@@ -2410,7 +2441,7 @@ export interface components {
             wanted: boolean | null;
             /**
              * Format: double
-             * @description What it draws while it is on, watts.
+             * @description What it draws while it is on, watts, as it was set.
              * @default null
              */
             watts: number | null;
@@ -2714,6 +2745,8 @@ export interface components {
             way?: components["schemas"]["MoveWay"] | null;
             /** @description Why that one. */
             why: string;
+            /** @description How its texts can be put into another language, by the English text. */
+            wordings?: components["schemas"]["Wordings"];
         };
         /** @description Body of `POST desktops/{id}/move`. */
         MoveOrder: {
@@ -2760,6 +2793,11 @@ export interface components {
             hosts: components["schemas"]["NetworkHost"][];
             /** @description What is not as it should be, in words. */
             problem?: string | null;
+            /** @description What somebody had changed by hand on the gateway and was put right, the last time. */
+            repaired?: string | null;
+            repaired_at?: components["schemas"]["i64"] | null;
+            /** @description How its texts can be put into another language, by the English text. */
+            wordings?: components["schemas"]["Wordings"];
         };
         /** @description A host's part in it. */
         NetworkHost: {
@@ -2769,6 +2807,9 @@ export interface components {
             kind: string;
             /** @description What is not as it should be, in words. */
             problem?: string | null;
+            /** @description What somebody had changed by hand there and was put right, the last time. */
+            repaired?: string | null;
+            repaired_at?: components["schemas"]["i64"] | null;
         };
         /** @description Something that somebody could expect of the plan and that is not in it. */
         NotDone: {
@@ -2963,6 +3004,8 @@ export interface components {
                 way?: components["schemas"]["MoveWay"] | null;
                 /** @description Why that one. */
                 why: string;
+                /** @description How its texts can be put into another language, by the English text. */
+                wordings?: components["schemas"]["Wordings"];
             }[];
             /** @description Pass as `before` to get the next page; absent on the last. */
             next?: string | null;
@@ -5509,6 +5552,62 @@ export interface operations {
             };
         };
     };
+    put_desktops_id_pin: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["DesktopId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    delete_desktops_id_pin: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["DesktopId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
     post_desktops_id_reset: {
         parameters: {
             query?: never;
@@ -6634,7 +6733,7 @@ export interface operations {
         parameters: {
             query?: {
                 /** @description `next` of the page before. */
-                before?: number | null;
+                before?: string | null;
                 /** @description Only of this desktop. */
                 desktop?: components["schemas"]["DesktopId"] | null;
             };
