@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run test test-storage build web setup tiny-image demo-image fileserver-image check fmt openapi screenshots test-moves test-power bench clean
+.PHONY: help run test test-storage test-networks build web setup tiny-image demo-image fileserver-image check fmt openapi screenshots test-moves test-power bench clean
 
 # Node may have been fetched into .lyceum/node (scripts/setup); mke2fs lives in sbin.
 export PATH := $(CURDIR)/.lyceum/node/node_modules/.bin:$(PATH):/usr/sbin:/sbin
@@ -33,6 +33,9 @@ test: ## everything that is tested: units, simulated hosts, real QEMU guests, th
 
 test-storage: fileserver-image ## LVM, NFS and power cuts for real, in emulated file servers (half an hour on two cores)
 	@scripts/test-storage
+
+test-networks: tiny-image ## courses' networks for real: the programs in network namespaces, guests that move (root; some minutes)
+	LYCEUM_TINY_IMAGE="$(CURDIR)/$(IMAGES)/tiny.qcow2" cargo test --package lyceum --test networks -- --include-ignored --nocapture --test-threads 1
 
 build: web/dist/index.html ## target/release/lyceum with the page in it
 	@cargo build --release --package lyceum

@@ -70,12 +70,19 @@ pub struct Network {
     pub heard: Option<UnixMillis>,
     /// What is not as it should be, in words.
     pub problem: Option<String>,
+    /// What somebody had changed by hand on the gateway and was put right, the last time.
+    pub repaired: Option<String>,
+    /// When that was.
+    pub repaired_at: Option<UnixMillis>,
     /// Whether the gateway has all of what should be.
     pub current: bool,
     /// Doors that are open: desktops, each with an address that may connect to the port for native viewers.
     pub doors: u32,
     /// Hosts that take part.
     pub hosts: Vec<NetworkHost>,
+    /// How its texts can be put into another language, by the English text.
+    #[serde(default, skip_serializing_if = "Wordings::is_empty")]
+    pub wordings: Wordings,
 }
 
 /// A host's part in it.
@@ -87,6 +94,10 @@ pub struct NetworkHost {
     pub kind: String,
     /// What is not as it should be, in words.
     pub problem: Option<String>,
+    /// What somebody had changed by hand there and was put right, the last time.
+    pub repaired: Option<String>,
+    /// When that was, by the host's clock.
+    pub repaired_at: Option<UnixMillis>,
 }
 
 /// What the gateway is to bring about.

@@ -98,6 +98,72 @@ fn fit<'f, 't>(form: &'f str, text: &'t str) -> Option<Vec<(&'f str, &'t str)>> 
 
 /// Code and form of every known text.
 pub const CATALOGUE: &[(&str, &str)] = &[
+    // Courses' networks.
+    (
+        "network.gateway_silent",
+        "the gateway does not say that it is there: run `lyceum gateway` on the controller's machine, as root",
+    ),
+    (
+        "network.tool_missing",
+        "{program} is not here, and the network can't be set up without it: install the package {package}",
+    ),
+    (
+        "network.rights",
+        "{what} was not permitted ({said}): courses' networks need root, or CAP_NET_ADMIN; without it leave the network out of the configuration and desktops get QEMU's user network",
+    ),
+    ("network.tables_gone", "the firewall's tables were gone"),
+    (
+        "network.order_changed",
+        "the order of the firewall's rules was changed",
+    ),
+    (
+        "network.rules_added",
+        "added to the firewall: {what} ({n} in all)",
+    ),
+    (
+        "network.rules_gone",
+        "gone from the firewall: {what} ({n} in all)",
+    ),
+    (
+        "network.rules_changed",
+        "changed in the firewall: {gone} gone, {new} new ({n} and {m} in all)",
+    ),
+    (
+        "network.devices_changed",
+        "the network's devices were changed; put right by {n} steps, the first: {first}",
+    ),
+    (
+        "network.forwarding_off",
+        "{key} was 0: desktops had no way out",
+    ),
+    (
+        "network.dnsmasq_ended",
+        "dnsmasq of segment {number} had ended ({status}; {last})",
+    ),
+    (
+        "network.host_not_told",
+        "host {host} could not be told of courses' networks: {why}",
+    ),
+    (
+        "network.not_plugged",
+        "the desktop can't be plugged into its course's network: {why}",
+    ),
+    (
+        "network.host_has_none",
+        "the desktop belongs into its course's network, and this host has none: add [host.network] to its configuration",
+    ),
+    (
+        "network.other_kind",
+        "only one of {from} and {to} takes part in courses' networks: a running desktop needs the same on both",
+    ),
+    (
+        "network.full",
+        "the course's network has no address left: delete desktops that nobody uses",
+    ),
+    (
+        "network.tap_gone",
+        "the network device {name} is gone: the host agent makes it anew at the next start",
+    ),
     // SPICE.
     (
         "spice.off",
@@ -106,6 +172,14 @@ pub const CATALOGUE: &[(&str, &str)] = &[
     (
         "spice.without",
         "this desktop runs without SPICE: it was started before its course allowed it, or its host lacks the package qemu-system-modules-spice. Once that is in order, start it again",
+    ),
+    (
+        "spice.no_port",
+        "this classroom has no port for SPICE clients: set spice_listen in the controller's configuration",
+    ),
+    (
+        "spice.no_module",
+        "the host of this desktop lacks QEMU's module for SPICE, the package qemu-system-modules-spice",
     ),
     (
         "spice.not_up",
@@ -607,6 +681,43 @@ pub const CATALOGUE: &[(&str, &str)] = &[
         "storage.almost_full",
         "the {tier} tier is almost full: delete releases or desktops that nobody needs",
     ),
+    (
+        "storage.paused",
+        "{count} desktops stand still, because the slow tier has nothing left to extend their disks with: delete what is not needed, or add a disk; they then go on, and nothing is lost",
+    ),
+    (
+        "storage.lost",
+        "the disks of {count} desktops are lost, because their snapshots became full: reset those desktops, or restore restore points",
+    ),
+    (
+        "storage.weaker",
+        "the file server runs with {mode}: a power cut may lose what desktops have stored (docs/durability.md)",
+    ),
+    // Releases on a host's own disk.
+    (
+        "replica.damaged",
+        "its copy of release {release} was damaged and removed: look at the health of the disk under {folder}",
+    ),
+    (
+        "replica.no_folder",
+        "the folder {folder} can't be made on this host's own disk: {why}; desktops use the file server's",
+    ),
+    (
+        "replica.not_copied",
+        "release {release} can't be copied to this host's own disk: {why}; desktops use the file server's",
+    ),
+    (
+        "replica.not_completed",
+        "release {release} can't be completed on this host's own disk: {why}; desktops use the file server's",
+    ),
+    (
+        "replica.no_room",
+        "release {release} takes {mib} MiB, and {folder} has no room for it (limit {limit} MiB, {free} MiB free on the disk, {stays} MiB of releases in use stay): raise mib in [host.replica], or give it another disk; desktops use the file server's",
+    ),
+    (
+        "replica.different",
+        "its file {file} is not what its manifest says",
+    ),
     // Refusals.
     (
         "order.no_room",
@@ -648,43 +759,6 @@ pub const CATALOGUE: &[(&str, &str)] = &[
     (
         "hand_out.not_running",
         "the desktop to hand out does not run: start it first",
-    ),
-    (
-        "storage.paused",
-        "{count} desktops stand still, because the slow tier has nothing left to extend their disks with: delete what is not needed, or add a disk; they then go on, and nothing is lost",
-    ),
-    (
-        "storage.lost",
-        "the disks of {count} desktops are lost, because their snapshots became full: reset those desktops, or restore restore points",
-    ),
-    (
-        "storage.weaker",
-        "the file server runs with {mode}: a power cut may lose what desktops have stored (docs/durability.md)",
-    ),
-    // Releases on a host's own disk.
-    (
-        "replica.damaged",
-        "its copy of release {release} was damaged and removed: look at the health of the disk under {folder}",
-    ),
-    (
-        "replica.no_folder",
-        "the folder {folder} can't be made on this host's own disk: {why}; desktops use the file server's",
-    ),
-    (
-        "replica.not_copied",
-        "release {release} can't be copied to this host's own disk: {why}; desktops use the file server's",
-    ),
-    (
-        "replica.not_completed",
-        "release {release} can't be completed on this host's own disk: {why}; desktops use the file server's",
-    ),
-    (
-        "replica.no_room",
-        "release {release} takes {mib} MiB, and {folder} has no room for it (limit {limit} MiB, {free} MiB free on the disk, {stays} MiB of releases in use stay): raise mib in [host.replica], or give it another disk; desktops use the file server's",
-    ),
-    (
-        "replica.different",
-        "its file {file} is not what its manifest says",
     ),
     (
         "hand_out.nobody",

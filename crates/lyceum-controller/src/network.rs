@@ -24,6 +24,8 @@ pub const SILENT_AFTER_MS: UnixMillis = 30_000;
 const SEEN_FOR_MS: UnixMillis = 10 * 60_000;
 /// Addresses of one session at a time.
 const ADDRESSES_MAX: usize = 4;
+/// How often hosts are told what they were told already, milliseconds: one may have lost it.
+const TELL_AGAIN_MS: UnixMillis = 60_000;
 
 /// What hosts and the gateway did last.
 #[derive(Default)]
@@ -36,8 +38,13 @@ pub struct Networks {
 
 #[derive(Default)]
 struct Last {
-    told: HashMap<HostId, NetworkRequest>,
+    /// And when.
+    told: HashMap<HostId, (NetworkRequest, UnixMillis)>,
     report: Option<(GatewayReport, UnixMillis)>,
+    /// What the gateway put right the last time.
+    repaired: Option<(String, UnixMillis)>,
+    /// When hosts put something right the last time that is in the audit log.
+    audited: HashMap<HostId, UnixMillis>,
     problems: HashMap<HostId, String>,
     /// From where sessions were used lately, beside where they began.
     from: HashMap<SessionId, HashMap<IpAddr, UnixMillis>>,
@@ -52,7 +59,16 @@ impl Networks {
 
     /// What the gateway did.
     pub fn reported(&self, report: GatewayReport, now: UnixMillis) {
-        self.lock().report = Some((report, now));
+        let mut last = self.lock();
+        if !report.repaired.is_empty() {
+            last.repaired = Some((report.repaired.join("; "), now));
+        }
+        last.report = Some((report, now));
+    }
+
+    /// What it put right the last time, and when.
+    pub fn repaired(&self) -> Option<(String, UnixMillis)> {
+        self.lock().repaired.clone()
     }
 
     /// What it said last, and when.
@@ -243,7 +259,11 @@ pub async fn tell(app: &App, host: &HostId) -> Result<(), ApiFailure> {
         return Ok(());
     };
     let request = request(app, config.gateway).await?;
-    if app.networks.lock().told.get(host) == Some(&request) {
+    let now = app.now();
+    let known = |(told, at): &(NetworkRequest, UnixMillis)| {
+        *told == request && (now - at).abs() < TELL_AGAIN_MS
+    };
+    if app.networks.lock().told.get(host).is_some_and(known) {
         return Ok(());
     }
     let client = app.agents.host(host).await.map_err(ApiFailure::internal)?;
@@ -252,7 +272,7 @@ pub async fn tell(app: &App, host: &HostId) -> Result<(), ApiFailure> {
     match told {
         Ok(_) => {
             last.problems.remove(host);
-            last.told.insert(host.clone(), request);
+            last.told.insert(host.clone(), (request, now));
             Ok(())
         }
         Err(e) => {
@@ -272,6 +292,30 @@ pub async fn tell_all(app: &App) -> Result<(), ApiFailure> {
         {
             tracing::debug!("{e}");
         }
+    }
+    Ok(())
+}
+
+/// Writes into the audit log what hosts say that somebody had changed by hand.
+pub async fn note_repairs(app: &App) -> Result<(), ApiFailure> {
+    for (host, facts) in hosts(app).await? {
+        let repaired = facts.and_then(|f| f.repaired);
+        let (at, what) = repaired.map_or((0, String::new()), |r| (r.at, r.what));
+        // What was there when this controller began is in the log already, or was said before it was heard.
+        if app
+            .networks
+            .lock()
+            .audited
+            .insert(host.clone(), at)
+            .is_none_or(|before| before == at)
+            || at == 0
+        {
+            continue;
+        }
+        let mut tx = app.store.begin_write().await?;
+        let target = format!("host/{host}");
+        crate::audit::write_as(&mut tx, "system", "", "network.repaired", target, what).await?;
+        tx.commit().await?;
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use lyceum_hypervisor::NicLink;
 use lyceum_model::DesktopId;
 use lyceum_net::wanted::Uplink;
 use lyceum_net::{HostNetwork, LinkName, Plug};
-use lyceum_proto::host::{NetworkFacts, NetworkRequest, NicRequest};
+use lyceum_proto::host::{NetworkFacts, NetworkRepaired, NetworkRequest, NicRequest};
 use lyceum_proto::{ErrorBody, code};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -61,6 +61,7 @@ struct Wanted {
     /// Grows with every change.
     turn: u64,
     problem: Option<String>,
+    repaired: Option<NetworkRepaired>,
 }
 
 /// The network of this host; clones share it. Without a configuration there is none.
@@ -109,6 +110,7 @@ impl Network {
                 kept,
                 turn: 1,
                 problem: None,
+                repaired: None,
             }),
             edge: tokio::sync::Mutex::new((HostEdge::new(Machine::this()), 0)),
         }))))
@@ -117,9 +119,11 @@ impl Network {
     /// What the controller is told of it.
     pub(crate) fn facts(&self) -> Option<NetworkFacts> {
         let inner = self.0.as_ref()?;
+        let wanted = inner.lock();
         Some(NetworkFacts {
             uplink: inner.uplink.clone(),
-            problem: inner.lock().problem.clone(),
+            problem: wanted.problem.clone(),
+            repaired: wanted.repaired.clone(),
         })
     }
 
@@ -228,10 +232,19 @@ impl Network {
             };
             match done {
                 Ok(Some(repaired)) => {
-                    for what in repaired.0 {
+                    // It could be looked at and is in order, whatever was the matter before.
+                    let mut wanted = inner.lock();
+                    wanted.problem = None;
+                    for what in &repaired.0 {
                         tracing::warn!(
                             "somebody changed this host's network, and it was put right: {what}"
                         );
+                    }
+                    if !repaired.0.is_empty() {
+                        wanted.repaired = Some(NetworkRepaired {
+                            what: repaired.0.join("; "),
+                            at: crate::observe::now(),
+                        });
                     }
                 }
                 Ok(None) => {}

@@ -52,6 +52,9 @@ pub struct HostFacts {
     /// Whether it can switch its machine off.
     #[serde(default)]
     pub can_power_off: bool,
+    /// Whether desktops can serve SPICE here: QEMU's module for it is there.
+    #[serde(default)]
+    pub spice: bool,
     /// Cores that its desktops may use; a part of one where a control group limits them. Not known: `None`.
     #[serde(default)]
     pub cores: Option<f64>,
@@ -314,6 +317,18 @@ pub struct NetworkFacts {
     pub uplink: lyceum_net::wanted::Uplink,
     /// Why its network is not as it should be; desktops can't start until it is.
     pub problem: Option<String>,
+    /// What somebody had changed by hand, the last time; absent: nothing since the agent began.
+    #[serde(default)]
+    pub repaired: Option<NetworkRepaired>,
+}
+
+/// Something in a host's network that somebody had changed, and that was put right.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkRepaired {
+    /// What it was, in words.
+    pub what: String,
+    /// When it was put right, milliseconds since 1970 by the host's clock.
+    pub at: UnixMillis,
 }
 
 /// What a host is told of courses' networks, whole.

@@ -224,7 +224,7 @@ pub(crate) async fn take_over(instance: &Arc<QemuInstance>, usable: Usable) -> R
 
 /// Tells the switches of its network that it is here now: they learn from what it says, and it may have
 /// nothing to say for a while.
-async fn announce(instance: &QemuInstance) {
+pub(crate) async fn announce(instance: &QemuInstance) {
     let Some(Nic {
         link: NicLink::Tap { .. },
         ..

@@ -461,6 +461,8 @@ pub(crate) async fn take_back(instance: &QemuInstance) -> Result<TakenBack> {
         .execute("blockdev-set-active", json!({ "active": true }))
         .await?;
     instance.qmp.execute("cont", Value::Null).await?;
+    // The other machine may have announced itself already.
+    crate::arrive::announce(instance).await;
     let _ = std::fs::remove_file(&path);
     instance.move_over();
     Ok(TakenBack::GoesOn)

@@ -14,10 +14,10 @@ use lyceum_net::GatewayNetwork;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// Between two looks whether somebody changed something, and two words to the controller.
-const LOOK: Duration = Duration::from_secs(5);
 /// Between two attempts to reach the controller.
 const AGAIN: Duration = Duration::from_secs(1);
+/// What was put right and could not be told yet, at most.
+const UNTOLD_MAX: usize = 20;
 
 /// How the gateway is run.
 #[derive(Debug, clap::Args)]
@@ -25,6 +25,9 @@ pub struct GatewayArgs {
     /// Directory for the configuration of the DHCP and DNS servers; may be emptied by a reboot
     #[arg(long, value_name = "DIR", default_value = "/run/lyceum-gateway")]
     pub run_dir: PathBuf,
+    /// Milliseconds between two looks whether somebody changed something by hand
+    #[arg(long, value_name = "MS", default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(100..=60_000))]
+    pub look_ms: u64,
     /// Take everything away that the gateway made, and end
     #[arg(long)]
     pub remove: bool,
@@ -41,7 +44,9 @@ pub async fn run(ctx: &Context, args: GatewayArgs) -> anyhow::Result<()> {
         edge,
         revision: None,
         problem: None,
+        unlike: None,
         repaired: Vec::new(),
+        look: Duration::from_millis(args.look_ms),
         looked: Instant::now(),
     };
     if args.remove {
@@ -79,8 +84,13 @@ struct Gateway {
     edge: GatewayEdge,
     /// In force.
     revision: Option<String>,
+    /// Why the newest is not.
     problem: Option<String>,
+    /// Why it can't be looked at, or put right, what was in force.
+    unlike: Option<String>,
     repaired: Vec<String>,
+    /// Between two looks whether somebody changed something, and two words to the controller.
+    look: Duration,
     looked: Instant,
 }
 
@@ -89,7 +99,10 @@ impl Gateway {
     async fn turn(&mut self, client: &Client) -> anyhow::Result<Duration> {
         let path = match &self.revision {
             // It answers as soon as there is something else.
-            Some(known) => format!("network/gateway?after={known}&wait_ms={}", LOOK.as_millis()),
+            Some(known) => format!(
+                "network/gateway?after={known}&wait_ms={}",
+                self.look.as_millis()
+            ),
             None => "network/gateway".to_owned(),
         };
         let asked: Result<GatewayOrder, CallError> = client.get(&path).await;
@@ -97,6 +110,16 @@ impl Gateway {
             Ok(order) => Some(order),
             Err(e @ CallError::Unreachable { .. }) => {
                 tracing::debug!("{e}");
+                None
+            }
+            // It begins, ends, or can't reach its store. What is in force stays so.
+            Err(
+                e @ CallError::Refused {
+                    status: 429 | 500..,
+                    ..
+                },
+            ) => {
+                tracing::warn!("{e}");
                 None
             }
             Err(e) => return Err(e.into()),
@@ -125,28 +148,30 @@ impl Gateway {
                 Err(e) => tracing::error!("{e}"),
             }
         }
-        if self.looked.elapsed() >= LOOK {
+        if self.looked.elapsed() >= self.look || self.unlike.is_some() {
             self.looked = Instant::now();
             news = true;
             match self.edge.repair().await {
                 Ok(repaired) => {
+                    self.unlike = None;
                     for what in &repaired.0 {
                         tracing::warn!(
                             "somebody changed the gateway, and it was put right: {what}"
                         );
                     }
-                    self.repaired.extend(repaired.0);
+                    let room = UNTOLD_MAX.saturating_sub(self.repaired.len());
+                    self.repaired.extend(repaired.0.into_iter().take(room));
                 }
                 Err(e) => {
                     tracing::error!("{e}");
-                    self.problem = Some(e.to_string());
+                    self.unlike = Some(e.to_string());
                 }
             }
         }
         if news && order.is_some() {
             let report = GatewayReport {
                 revision: self.revision.clone().unwrap_or_default(),
-                problem: self.problem.clone(),
+                problem: self.problem.clone().or_else(|| self.unlike.clone()),
                 repaired: self.repaired.clone(),
             };
             let told: Result<serde::de::IgnoredAny, _> =
@@ -156,8 +181,8 @@ impl Gateway {
                 Err(e) => tracing::debug!("{e}"),
             }
         }
-        Ok(match (&order, &self.problem) {
-            (Some(_), None) => Duration::ZERO,
+        Ok(match (&order, &self.problem, &self.unlike) {
+            (Some(_), None, None) => Duration::ZERO,
             _ => AGAIN,
         })
     }

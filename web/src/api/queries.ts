@@ -8,6 +8,7 @@ import type {
   AuditEntry,
   Course,
   CourseNetwork,
+  Network,
   CoursePoints,
   Desktop,
   DesktopHistory,
@@ -106,6 +107,14 @@ export const useCourseNetwork = (course: string) =>
     queryFn: ({ signal }) => get<CourseNetwork>(`courses/${course}/network`, signal),
     // An examination ends by itself.
     refetchInterval: 15_000,
+  });
+
+export const useNetwork = () =>
+  useQuery({
+    queryKey: ["network"],
+    queryFn: ({ signal }) => get<Network>("network", signal),
+    // The gateway says every few seconds how it is doing.
+    refetchInterval: 10_000,
   });
 
 const busyDraft = (images: Image[] | undefined) => {

@@ -9,6 +9,7 @@ export type Settings = S["Settings"];
 export type SettingsPatch = S["SettingsPatch"];
 export type Move = S["Move"];
 export type CourseNetwork = S["CourseNetwork"];
+export type Network = S["Network"];
 export type CourseNetworkPatch = S["CourseNetworkPatch"];
 export type Internet = S["Internet"];
 // What has a default may be left out of a request and is in every answer.

@@ -181,6 +181,7 @@ export function startMock(port = 0) {
     ["DELETE", "courses/:id/members/:user", (p) => void (s.members = s.members.filter((m) => !(m.course === p.id && m.user === p.user)))],
     ["GET", "desktops/:id/restore-points", () => []],
     ["GET", "courses/:id/restore-points", () => ({ batches: [{ batch: "b-2", origin: "asked", note: "Before exercise 3", taken: Date.now() - 300_000, ready: 20, taking: 0, failed: 0, message: "", bytes: 340_000_000 }, { batch: "b-1", origin: "scheduled", note: "", taken: Date.now() - 900_000, ready: 19, taking: 0, failed: 1, message: "nothing is heard of its host, so it may still run there: see to the host first", bytes: 310_000_000 }], undo: 0, restoring: 0 })],
+    ["GET", "network", () => ({ gateway: null, heard: null, problem: null, repaired: null, repaired_at: null, current: false, doors: 0, hosts: [] })],
     ["GET", "courses/:id/network", (p) => network(find(s.courses, p.id, "course"))],
     ["PATCH", "courses/:id/network", (p, b) => { const c = find(s.courses, p.id, "course"); c.network = { ...network(c), ...b }; c.outside = c.network.internet === "on"; return c.network; }],
     ["PUT", "courses/:id/exam", (p, b) => { const c = find(s.courses, p.id, "course"); c.network = { ...network(c), exam_until: b.until }; return c.network; }],

@@ -223,8 +223,32 @@ async fn overview(State(app): State<App>, actor: Actor) -> Result<Json<api::Netw
     actor.require_teacher()?;
     let report = app.networks.report();
     let order = order(&app).await?;
-    let hosts = network::hosts(&app).await?;
+    let problem = problem(&app);
+    let (repaired, repaired_at) = app.networks.repaired().unzip();
+    let hosts: Vec<api::NetworkHost> = network::hosts(&app)
+        .await?
+        .into_iter()
+        .map(|(id, facts)| api::NetworkHost {
+            kind: match facts.as_ref().map(|f| &f.uplink) {
+                None => "user",
+                Some(Uplink::Vxlan { .. }) => "vxlan",
+                Some(Uplink::Lan { .. }) => "lan",
+            }
+            .into(),
+            repaired: facts
+                .as_ref()
+                .and_then(|f| Some(f.repaired.as_ref()?.what.clone())),
+            repaired_at: facts.as_ref().and_then(|f| Some(f.repaired.as_ref()?.at)),
+            problem: facts
+                .and_then(|f| f.problem)
+                .or_else(|| app.networks.problem(&id)),
+            id,
+        })
+        .collect();
+    let texts = hosts.iter().flat_map(|h| [&h.problem, &h.repaired]);
+    let texts = texts.chain([&problem, &repaired]).flatten();
     Ok(Json(api::Network {
+        wordings: lyceum_api::wording::wordings(texts.map(String::as_str)),
         gateway: app
             .config
             .network
@@ -232,24 +256,12 @@ async fn overview(State(app): State<App>, actor: Actor) -> Result<Json<api::Netw
             .and_then(|n| n.gateway)
             .map(|a| a.to_string()),
         heard: report.as_ref().map(|(_, at)| *at),
-        problem: problem(&app),
+        problem,
+        repaired,
+        repaired_at,
         current: report.is_some_and(|(r, _)| r.revision == order.revision),
         doors: network::doors(&app).await?.len() as u32,
-        hosts: hosts
-            .into_iter()
-            .map(|(id, facts)| api::NetworkHost {
-                kind: match facts.as_ref().map(|f| &f.uplink) {
-                    None => "user",
-                    Some(Uplink::Vxlan { .. }) => "vxlan",
-                    Some(Uplink::Lan { .. }) => "lan",
-                }
-                .into(),
-                problem: facts
-                    .and_then(|f| f.problem)
-                    .or_else(|| app.networks.problem(&id)),
-                id,
-            })
-            .collect(),
+        hosts,
     }))
 }
 

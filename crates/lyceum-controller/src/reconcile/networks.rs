@@ -18,6 +18,9 @@ pub async fn run(app: App) {
         if let Err(e) = crate::network::tell_all(&app).await {
             tracing::warn!("hosts could not be told of courses' networks: {e}");
         }
+        if let Err(e) = crate::network::note_repairs(&app).await {
+            tracing::warn!("what hosts put right in their networks could not be kept: {e}");
+        }
         let _ = tokio::time::timeout(ROUND, async {
             loop {
                 match changes.recv().await {

@@ -155,12 +155,20 @@ fn overview(n: &Network) -> String {
     if let Some(problem) = &n.problem {
         line("problem", problem.clone());
     }
-    let mut table = Table::new(&["HOST", "NETWORK", "PROBLEM"]);
+    let put_right = |what: &Option<String>, at: Option<_>| {
+        let what = what.as_ref()?;
+        Some(format!("{}: {what}", dash(at.map(moment))))
+    };
+    if let Some(said) = put_right(&n.repaired, n.repaired_at) {
+        line("put right", said);
+    }
+    let mut table = Table::new(&["HOST", "NETWORK", "PROBLEM", "CHANGED BY HAND, PUT RIGHT"]);
     for host in &n.hosts {
         table.row([
             host.id.to_string(),
             host.kind.clone(),
             dash(host.problem.clone()),
+            dash(put_right(&host.repaired, host.repaired_at)),
         ]);
     }
     if !table.is_empty() {

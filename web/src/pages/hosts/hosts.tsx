@@ -10,6 +10,7 @@ import { useConfirm } from "../../ui/dialog";
 import { AddHost } from "./add-host";
 import { HostCard } from "./card";
 import { Moves } from "./moves";
+import { NetworkPanel } from "./network";
 
 export function HostsPage() {
   const { t } = useWords();
@@ -57,6 +58,7 @@ export function HostsPage() {
             )
           }
         </Loaded>
+        <NetworkPanel />
         <Moves />
       </div>
       {adding && <AddHost onClose={() => setAdding(false)} />}
