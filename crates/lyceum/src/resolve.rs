@@ -6,10 +6,10 @@ use crate::exit::{self, Exit};
 use crate::format::short;
 use lyceum_api::accounts::User;
 use lyceum_api::courses::Course;
-use lyceum_api::desktops::Desktop;
+use lyceum_api::desktops::{Desktop, DesktopCreate};
 use lyceum_api::images::{Image, Release};
 use lyceum_api::operations::Operation;
-use lyceum_model::UserId;
+use lyceum_model::{CourseId, UserId};
 
 /// Fewest characters of an id's end that are taken for it.
 const MIN_SUFFIX: usize = 4;
@@ -150,19 +150,45 @@ pub fn short_release(release: &Release) -> &str {
 
 /// A desktop as `Course/login`, or by its id or an end of it.
 pub async fn desktop(client: &Client, text: &str) -> anyhow::Result<Desktop> {
+    match find_desktop(client, text).await? {
+        Found::There(desktop) => Ok(*desktop),
+        Found::Not { .. } => Err(Exit::coded(
+            exit::REFUSED,
+            format!(
+                "{text} has no desktop yet; start it (lyceum desktop start {text:?}), \
+                 which makes one for somebody on the roster"
+            ),
+        )),
+    }
+}
+
+/// The same for what is to be started: somebody on the roster who has none yet gets one.
+pub async fn desktop_to_start(client: &Client, text: &str) -> anyhow::Result<Desktop> {
+    match find_desktop(client, text).await? {
+        Found::There(desktop) => Ok(*desktop),
+        Found::Not { course, user } => Ok(client
+            .post("desktops", &DesktopCreate { course, user })
+            .await?),
+    }
+}
+
+enum Found {
+    There(Box<Desktop>),
+    Not { course: CourseId, user: UserId },
+}
+
+async fn find_desktop(client: &Client, text: &str) -> anyhow::Result<Found> {
     let all: Vec<Desktop> = client.get("desktops?all=true").await?;
     if let Some((course_name, login)) = text.rsplit_once('/') {
-        let course = course(client, course_name).await?;
-        let user = user(client, login).await?;
-        return all
+        let course = course(client, course_name).await?.id;
+        let user = user(client, login).await?.id;
+        let own = all
             .into_iter()
-            .find(|d| d.course == course.id && d.user == user.id)
-            .ok_or_else(|| {
-                Exit::coded(
-                    exit::REFUSED,
-                    format!("{login} has no desktop in {course_name}; is {login} on its roster?"),
-                )
-            });
+            .find(|d| d.course == course && d.user == user);
+        return Ok(match own {
+            Some(desktop) => Found::There(Box::new(desktop)),
+            None => Found::Not { course, user },
+        });
     }
     pick(
         "desktop",
@@ -171,6 +197,7 @@ pub async fn desktop(client: &Client, text: &str) -> anyhow::Result<Desktop> {
         |d| d.id.as_str(),
         |d| short_desktop(d),
     )
+    .map(|desktop| Found::There(Box::new(desktop)))
 }
 
 fn short_desktop(desktop: &Desktop) -> &str {

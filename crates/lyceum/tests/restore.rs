@@ -228,6 +228,11 @@ fn memory_and_files_of_a_class_go_back_and_forth() {
         .unwrap();
     let state = dir.path().join("s");
     let room = Classroom::start(&state);
+    // By name, before anybody has a desktop: it is made for who is on the roster, for nobody else.
+    json(&state, &["desktop", "start", &format!("{COURSE}/student1")]);
+    assert_eq!(room.desktops().len(), 1);
+    let nobody = call(&state, &["desktop", "start", &format!("{COURSE}/nobody")]);
+    assert_eq!(nobody.status.code(), Some(3));
     json(&state, &["course", "start", COURSE]);
     let ids = room.desktops();
     assert!(ids.len() > 1, "{ids:?}");

@@ -285,7 +285,10 @@ async fn order(
 ) -> anyhow::Result<()> {
     let mut targets = Vec::new();
     for text in desktops {
-        targets.push(resolve::desktop(&ctx.client, text).await?);
+        targets.push(match what {
+            "start" => resolve::desktop_to_start(&ctx.client, text).await?,
+            _ => resolve::desktop(&ctx.client, text).await?,
+        });
     }
     let mut accepted = Vec::new();
     for desktop in &targets {
