@@ -141,6 +141,20 @@ pub struct ConsoleTicket {
     pub expires: UnixMillis,
 }
 
+/// With which programs outside of the page a desktop can be looked at now.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ViewerWays {
+    /// With VNC viewers; `false`: the controller has no port for them.
+    pub vnc: bool,
+    /// With `remote-viewer` (SPICE).
+    pub spice: bool,
+    /// Why it can't be with `remote-viewer`.
+    pub spice_reason: Option<String>,
+    /// How that can be put into another language.
+    #[serde(default, skip_serializing_if = "Wordings::is_empty")]
+    pub wordings: Wordings,
+}
+
 /// What a native VNC viewer connects with; works once.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct NativeViewer {

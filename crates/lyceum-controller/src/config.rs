@@ -58,6 +58,8 @@ pub struct ControllerConfig {
     /// Proxies of the school: of their requests the header `X-Forwarded-For` says where they come from. Nobody
     /// else's is looked at.
     pub trusted_proxies: Vec<Net>,
+    /// For how long consoles stay open.
+    pub console: lyceum_console::Limits,
     /// What time it is.
     pub clock: Clock,
 }
@@ -129,6 +131,7 @@ impl ControllerConfig {
             spice_listen: None,
             network: None,
             trusted_proxies: Vec::new(),
+            console: lyceum_console::Limits::default(),
             clock: Clock::default(),
         }
     }

@@ -29,4 +29,5 @@ pub mod timetable;
 
 pub use app::{App, StartError};
 pub use config::{ControllerConfig, NetworkConfig, PublicTls};
+pub use lyceum_console::Limits as ConsoleLimits;
 pub use server::{Controller, run};

@@ -297,6 +297,7 @@ impl Agent {
             tiers: self.tiers.identity(),
             replica: self.replica.as_ref().map(|r| r.facts()),
             can_power_off: self.config.power_off.is_some(),
+            spice: self.hypervisor.has_spice(),
             cores: Some(
                 crate::cores::cores().map_or(f64::from(crate::config::cpus()), |c| c.limit),
             ),

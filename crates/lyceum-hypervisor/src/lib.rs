@@ -25,6 +25,11 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// What this host offers; a release sealed on another platform is not forked.
     fn platform(&self) -> lyceum_model::Platform;
 
+    /// Whether its machines can be [started](StartRequest::spice) with a SPICE server.
+    fn has_spice(&self) -> bool {
+        false
+    }
+
     /// Starts a machine and returns as soon as there is a process to own: its
     /// progress is in [`Instance::watch`]. On an error nothing is left behind.
     /// An existing machine in `request.run_dir` is an error: the caller ends it first.

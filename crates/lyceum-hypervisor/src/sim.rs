@@ -13,6 +13,7 @@
 
 mod instance;
 mod rfb;
+mod spice;
 
 use crate::*;
 use instance::Machine;
@@ -343,6 +344,10 @@ impl SimHypervisor {
 impl Hypervisor for SimHypervisor {
     fn platform(&self) -> Platform {
         self.platform.clone()
+    }
+
+    fn has_spice(&self) -> bool {
+        true
     }
 
     async fn start(&self, request: StartRequest) -> Result<Arc<dyn Instance>, StartError> {

@@ -224,6 +224,10 @@ impl Hypervisor for QemuHypervisor {
         self.context.platform.clone()
     }
 
+    fn has_spice(&self) -> bool {
+        self.context.spice
+    }
+
     async fn start(&self, mut request: StartRequest) -> Result<Arc<dyn Instance>, StartError> {
         check_request(&request)?;
         request.spice &= self.context.spice;

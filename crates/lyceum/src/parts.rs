@@ -51,9 +51,43 @@ pub struct ControllerFile {
     /// Proxies whose `X-Forwarded-For` is believed; absent: nobody's is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trusted_proxies: Vec<lyceum_net::Net>,
+    /// For how long consoles stay open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub console: Option<ConsoleFile>,
     /// TLS towards browsers: absent: plain on loopback, else a certificate of the classroom's own CA.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsFile>,
+}
+
+/// For how long consoles stay open. The page says when one was closed, and goes on at a click.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConsoleFile {
+    /// Minutes after which a console is closed in which its person does nothing. Who only watches need not do anything.
+    #[serde(default = "idle_minutes")]
+    pub idle_minutes: std::num::NonZeroU32,
+    /// Hours after which any console is closed.
+    #[serde(default = "longest_hours")]
+    pub longest_hours: std::num::NonZeroU32,
+}
+
+fn idle_minutes() -> std::num::NonZeroU32 {
+    std::num::NonZeroU32::MIN.saturating_add(179)
+}
+
+fn longest_hours() -> std::num::NonZeroU32 {
+    std::num::NonZeroU32::MIN.saturating_add(11)
+}
+
+impl From<ConsoleFile> for lyceum_controller::ConsoleLimits {
+    fn from(file: ConsoleFile) -> lyceum_controller::ConsoleLimits {
+        let minutes = |n: u64| std::time::Duration::from_secs(60 * n);
+        lyceum_controller::ConsoleLimits {
+            idle: minutes(file.idle_minutes.get().into()),
+            lifetime: minutes(60 * u64::from(file.longest_hours.get())),
+            ..lyceum_controller::ConsoleLimits::default()
+        }
+    }
 }
 
 /// A certificate from elsewhere.
@@ -84,6 +118,7 @@ impl From<ControllerFile> for ControllerConfig {
             power_commands: file.power_commands,
             network: file.network,
             trusted_proxies: file.trusted_proxies,
+            console: file.console.map(Into::into).unwrap_or_default(),
             clock: Default::default(),
         }
     }

@@ -4,18 +4,23 @@ use crate::app::App;
 use crate::auth::{Actor, Origin};
 use crate::console;
 use crate::error::{ApiFailure, Json, Path, Query};
-use axum::extract::{State, WebSocketUpgrade};
+use axum::extract::{Request, State};
 use axum::response::Response;
 use lyceum_api::ApiError;
-use lyceum_api::desktops::{ConsoleQuery, ConsoleTicket, NativeViewer, SpiceViewer};
+use lyceum_api::desktops::{ConsoleQuery, ConsoleTicket, NativeViewer, SpiceViewer, ViewerWays};
+use lyceum_api::wording::wordings;
 use lyceum_model::DesktopId;
-use lyceum_store::desktops::Owner;
+use lyceum_store::desktops::{Desktop, Owner};
 use utoipa_axum::{router::OpenApiRouter, routes};
+
+const NO_PORT: &str = "this classroom has no port for SPICE clients: set spice_listen in the controller's configuration";
+const OFF: &str = "SPICE clients are not switched on for this desktop's course: its teacher can do that, and then it has to be started again";
 
 /// The routes of this file.
 pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(ticket))
+        .routes(routes!(ways))
         .routes(routes!(native))
         .routes(routes!(spice))
         .routes(routes!(connect))
@@ -36,6 +41,40 @@ async fn ticket(
         .tickets
         .issue(d.id, actor.login(), view_only, app.now())?;
     Ok(Json(ConsoleTicket { ticket, expires }))
+}
+
+/// With which programs outside of the page it can be looked at now, and why not.
+#[utoipa::path(get, path = "/desktops/{id}/viewers", tag = "desktops", params(("id" = DesktopId, Path)),
+    responses((status = 200, body = ViewerWays), (status = "default", body = ApiError)))]
+async fn ways(
+    State(app): State<App>,
+    actor: Actor,
+    Path(id): Path<DesktopId>,
+) -> Result<Json<ViewerWays>, ApiFailure> {
+    let d = super::desktops::mine(&app, &actor, &id).await?;
+    let spice_reason = match no_spice(&app, &d).await? {
+        Some(why) => Some(why),
+        None => console::spice::not_there(&app, &actor, &d).await,
+    };
+    Ok(Json(ViewerWays {
+        vnc: app.native_port.get().is_some(),
+        spice: spice_reason.is_none(),
+        wordings: wordings(spice_reason.as_deref()),
+        spice_reason,
+    }))
+}
+
+// Why the set-up rules SPICE out for this desktop.
+async fn no_spice(app: &App, d: &Desktop) -> Result<Option<String>, ApiFailure> {
+    if app.spice_port.get().is_none() {
+        return Ok(Some(NO_PORT.to_owned()));
+    }
+    let course = match &d.owner {
+        Owner::Course { course, .. } => lyceum_store::courses::get(&app.store, course).await?,
+        Owner::Draft { .. } => None,
+    };
+    let off = !course.is_some_and(|course| course.spice);
+    Ok(off.then(|| OFF.to_owned()))
 }
 
 // RFB with VeNCrypt, X509Plain: TLS, name and password. Nobody else reaches the port.
@@ -80,20 +119,13 @@ async fn spice(
     headers: axum::http::HeaderMap,
 ) -> Result<Json<SpiceViewer>, ApiFailure> {
     let d = super::desktops::mine(&app, &actor, &id).await?;
-    let port = *app.spice_port.get().ok_or_else(|| {
-        ApiFailure::state(
-            "this classroom has no port for SPICE clients: set spice_listen in the controller's configuration",
-        )
-    })?;
-    let course = match &d.owner {
-        Owner::Course { course, .. } => lyceum_store::courses::get(&app.store, course).await?,
-        Owner::Draft { .. } => None,
-    };
-    if !course.is_some_and(|course| course.spice) {
-        return Err(ApiFailure::state(
-            "SPICE clients are not switched on for this desktop's course: its teacher can do that, and then it has to be started again",
-        ));
+    if let Some(why) = no_spice(&app, &d).await? {
+        return Err(ApiFailure::state(why));
     }
+    let port = *app
+        .spice_port
+        .get()
+        .ok_or_else(|| ApiFailure::state(NO_PORT))?;
     let host = match origin {
         Origin::Socket => "127.0.0.1".to_owned(),
         Origin::Network(_) => {
@@ -133,10 +165,11 @@ async fn connect(
     State(app): State<App>,
     actor: Actor,
     Path(ticket): Path<String>,
-    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+    request: Request,
 ) -> Result<Response, ApiFailure> {
-    let upgrade =
-        upgrade.map_err(|_| ApiFailure::malformed("this address is for WebSockets only"))?;
+    let mut parts = request.into_parts().0;
+    let upgrade = console::Upgrade::of(&mut parts)
+        .ok_or_else(|| ApiFailure::malformed("this address is for WebSockets only"))?;
     let grant = app
         .tickets
         .redeem(&ticket, actor.login(), app.now())

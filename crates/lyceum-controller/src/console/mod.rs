@@ -15,9 +15,6 @@ mod supply;
 mod tickets;
 mod viewers;
 
-pub use serve::{close, upgrade};
+pub use serve::{Upgrade, close, upgrade};
 pub use tickets::{Grant, TICKET_MS, Tickets};
 pub use viewers::{Seen, VIEWERS_MAX, Viewers};
-
-/// The longest message a browser may send. noVNC's are small; pasted text goes another way.
-pub const MESSAGE_MAX: usize = 256 * 1024;

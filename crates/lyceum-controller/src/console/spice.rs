@@ -17,9 +17,12 @@ use super::{Grant, native::NativePass};
 use crate::app::App;
 use crate::auth::{Actor, Origin};
 use crate::error::ApiFailure;
+use lyceum_proto::host::HostFacts;
 use lyceum_spice::link::{channel as kind, result};
 use lyceum_spice::shake;
 use lyceum_spice::ticket::TicketKey;
+use lyceum_store::agents;
+use lyceum_store::desktops::{self, Desktop};
 use sessions::{Perhaps, Reach};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -48,23 +51,39 @@ pub async fn let_in(
     grant: Grant,
     reach: Reach,
 ) -> Result<NativePass, ApiFailure> {
-    let desktop = grant.desktop.clone();
-    let mut watch = Watch::new(app, actor, &desktop);
-    let row = watch
-        .look(false)
-        .await
-        .map_err(|(_, why)| ApiFailure::state(why))?;
-    let there = row
-        .as_ref()
-        .and_then(place)
-        .ok_or_else(|| ApiFailure::state("the desktop is not up yet: try again when it runs"))?;
-    match watch.open(&there, "spice", PROTOCOL).await {
-        Some(Ok(_)) => {}
-        Some(Err(e)) => return Err(ApiFailure::state(e.to_string())),
-        None => return Err(ApiFailure::state("the desktop is changing: try again")),
+    let row = desktops::get(&app.store, &grant.desktop).await?;
+    let row = row.ok_or_else(|| ApiFailure::not_found("desktop"))?;
+    if let Some(why) = not_there(app, actor, &row).await {
+        return Err(ApiFailure::state(why));
     }
     app.spice
         .issue(actor, address(origin), grant, reach, app.now())
+}
+
+/// Why the desktop's machine can't be reached by SPICE now; `None`: it can.
+pub async fn not_there(app: &App, actor: &Actor, desktop: &Desktop) -> Option<String> {
+    let mut watch = Watch::new(app, actor, &desktop.id);
+    let row = match watch.look(true).await {
+        Ok(row) => row,
+        Err((_, why)) => return Some(why.to_owned()),
+    };
+    let Some(there) = row.as_ref().and_then(place) else {
+        return Some("the desktop is not up yet: try again when it runs".to_owned());
+    };
+    let facts = agents::get(&app.store, &there.host).await.ok().flatten();
+    let facts = facts.and_then(|agent| serde_json::from_str::<HostFacts>(&agent.facts?).ok());
+    // Hosts of an earlier version do not say so; they are asked.
+    if facts.is_some_and(|f| !f.spice && f.version == env!("CARGO_PKG_VERSION")) {
+        return Some(
+            "the host of this desktop lacks QEMU's module for SPICE, the package qemu-system-modules-spice"
+                .to_owned(),
+        );
+    }
+    match watch.open(&there, "spice", PROTOCOL).await {
+        Some(Ok(_)) => None,
+        Some(Err(e)) => Some(e.to_string()),
+        None => Some("the desktop is changing: try again".to_owned()),
+    }
 }
 
 /// Serves SPICE clients until the controller ends.

@@ -87,6 +87,7 @@ mod tests {
             replica: None,
             network: None,
             can_power_off: false,
+            spice: false,
             cores: None,
             load: HostLoad {
                 at: 0,

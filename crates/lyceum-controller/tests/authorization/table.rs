@@ -106,6 +106,7 @@ pub fn table() -> Vec<Row> {
         row("GET", "/desktops/{id}/clipboard", "/desktops/desktop-a/clipboard", MEMBERS),
         with(row("PUT", "/desktops/{id}/clipboard", "/desktops/desktop-a/clipboard", MEMBERS), json!({"text": "x"})),
         // What a ticket opens was decided when it was made; it is bound to who asked for it.
+        row("GET", "/desktops/{id}/viewers", "/desktops/desktop-a/viewers", MEMBERS),
         row("POST", "/desktops/{id}/native-viewer", "/desktops/desktop-a/native-viewer", MEMBERS),
         row("POST", "/desktops/{id}/spice-viewer", "/desktops/desktop-a/spice-viewer", MEMBERS),
         row("GET", "/console/{ticket}", "/console/no-such-ticket", "UMMMMM"),

@@ -6,9 +6,14 @@
 
 mod allocation;
 mod console;
+mod console_faults;
 mod moves;
+mod person;
 mod restore_points;
+mod spice;
 mod timetable;
+mod tls;
+mod viewer;
 mod world;
 
 use serde_json::{Value, json};

@@ -17,7 +17,7 @@ use lyceum_store::{Store, agents, courses, images, releases, users};
 use lyceum_wire::{ClassroomCa, Peer, PeerKind};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -46,6 +46,11 @@ pub struct Classroom {
     clock: lyceum_controller::config::Clock,
     /// Other than SQLite in the controller's directory.
     store_url: Option<String>,
+    /// Of the controller's next start: where people reach it, and for how long consoles stay open.
+    pub listen: IpAddr,
+    pub limits: lyceum_controller::ConsoleLimits,
+    /// The page.
+    page: Option<SocketAddr>,
 }
 
 fn runtime() -> Runtime {
@@ -148,6 +153,9 @@ impl Classroom {
             release: "none".parse().unwrap(),
             clock: Default::default(),
             store_url,
+            listen: IpAddr::from([127, 0, 0, 1]),
+            limits: Default::default(),
+            page: None,
             dir,
         };
         room.start_storage();
@@ -271,10 +279,12 @@ impl Classroom {
     }
 
     pub fn start_controller(&mut self) {
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let any = SocketAddr::new(self.listen, 0);
+        let agents = SocketAddr::from(([127, 0, 0, 1], 0));
         let config = ControllerConfig {
             store_url: self.store_url.clone(),
             native_listen: Some(any),
+            console: self.limits,
             clock: self.clock.clone(),
             power_commands: BTreeMap::from([(
                 "test".to_owned(),
@@ -285,7 +295,7 @@ impl Classroom {
                 ],
             )]),
             spice_listen: Some(any),
-            ..ControllerConfig::local(self.path("controller"), any, any)
+            ..ControllerConfig::local(self.path("controller"), any, agents)
         };
         let runtime = runtime();
         let until = Instant::now() + PATIENCE;
@@ -297,6 +307,7 @@ impl Classroom {
             }
             std::thread::sleep(Duration::from_millis(20));
         };
+        self.page = Some(controller.address());
         runtime.spawn(controller.serve(std::future::pending()));
         self.controller = Some(runtime);
     }
@@ -461,6 +472,11 @@ impl Classroom {
     /// The controller's local socket.
     pub fn socket(&self) -> PathBuf {
         self.path("controller").join("controller.sock")
+    }
+
+    /// Where people reach it.
+    pub fn page(&self) -> SocketAddr {
+        self.page.unwrap()
     }
 
     /// Runs something asynchronous beside the classroom.

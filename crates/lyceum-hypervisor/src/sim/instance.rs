@@ -1,6 +1,6 @@
 //! One simulated machine.
 
-use super::{Fault, SimConfig, SimEventKind, SimHypervisor, SimWorld, rfb};
+use super::{Fault, SimConfig, SimEventKind, SimHypervisor, SimWorld, rfb, spice};
 use crate::*;
 use lyceum_model::{MachineSize, Platform, ReleaseId, disk::layout};
 use serde::{Deserialize, Serialize};
@@ -639,6 +639,27 @@ impl Instance for Machine {
             tokio::select! {
                 // A viewer that goes away is no error.
                 _ = rfb::serve(ours, screen) => {}
+                _ = state.wait_for(|s| matches!(s, InstanceState::Ended { .. })) => {}
+            }
+        });
+        Ok(Box::new(theirs))
+    }
+
+    async fn spice(&self) -> Result<Box<dyn Stream>, HypervisorError> {
+        if let InstanceState::Ended { .. } = &*self.state.borrow() {
+            return Err(HypervisorError::State("the machine has ended".into()));
+        }
+        if !self.request.spice {
+            return Err(HypervisorError::State(
+                "this desktop runs without SPICE: it was started before that was chosen".into(),
+            ));
+        }
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let mut state = self.state.subscribe();
+        tokio::spawn(async move {
+            tokio::select! {
+                // A client that goes away is no error.
+                _ = spice::serve(ours) => {}
                 _ = state.wait_for(|s| matches!(s, InstanceState::Ended { .. })) => {}
             }
         });

@@ -57,6 +57,19 @@ pub(super) async fn check() -> Vec<Finding> {
         Some(Err(e)) => findings.push(Finding::fail("qemu", e.to_string(), CURE)),
         None => {}
     }
+    match blocking(|| probe::has_spice(Path::new(BINARY))).await {
+        Some(Ok(true)) => findings.push(Finding::ok(
+            "qemu",
+            "its module for SPICE is there: courses may allow remote-viewer",
+        )),
+        // Nothing fails without it.
+        Some(Ok(false)) => findings.push(Finding::ok(
+            "qemu",
+            "without its module for SPICE: desktops are seen in the page and with VNC viewers, not with remote-viewer \
+             (apt-get install --no-install-recommends qemu-system-modules-spice, then restart the host agent)",
+        )),
+        Some(Err(_)) | None => {}
+    }
     if !super::machine::program("qemu-img") {
         findings.push(Finding::fail(
             "qemu",

@@ -285,6 +285,7 @@ async fn begin(
         spice_listen: Some(addresses.spice),
         network: None,
         trusted_proxies: Vec::new(),
+        console: None,
         tls: None,
         power_commands: power::commands(layout),
     };

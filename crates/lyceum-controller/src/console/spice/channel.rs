@@ -6,7 +6,6 @@ use super::{Client, PROTOCOL};
 use crate::app::App;
 use crate::console::close;
 use crate::console::supply::{Closed, Place, RETRY, Watch, place};
-use lyceum_console::Limits;
 use lyceum_spice::link::{Hello, channel as kind, result};
 use lyceum_spice::main_channel::{MINI_HEADER, Messages, switch_host};
 use lyceum_spice::shake;
@@ -94,7 +93,7 @@ async fn serve(
         );
         tokio::select! {
             gone = relayed => Ok(gone),
-            closed = elsewhere(watch, main, &place) => closed.map_or(Ok(Gone::Machine), Err),
+            closed = elsewhere(app, watch, main, &place) => closed.map_or(Ok(Gone::Machine), Err),
         }
     };
     match outcome {
@@ -182,8 +181,8 @@ async fn opened(watch: &mut Watch<'_>) -> Result<(Place, RawStream), Closed> {
 }
 
 // Until the desktop is somewhere else (nothing), or may not be seen any more.
-async fn elsewhere(watch: &mut Watch<'_>, main: &Main, here: &Place) -> Option<Closed> {
-    let limits = Limits::default();
+async fn elsewhere(app: &App, watch: &mut Watch<'_>, main: &Main, here: &Place) -> Option<Closed> {
+    let limits = app.config.console;
     loop {
         match watch.look(true).await {
             Err(closed) => return Some(closed),
@@ -194,7 +193,7 @@ async fn elsewhere(watch: &mut Watch<'_>, main: &Main, here: &Place) -> Option<C
             return Some(close::IDLE);
         }
         if main.began.elapsed() > limits.lifetime {
-            return Some(close::ENDED);
+            return Some(close::LIFETIME);
         }
         watch.changed().await;
     }
