@@ -4,6 +4,7 @@
 use crate::agent::Agent;
 use crate::config::Marks;
 use crate::observe::{Shown, now};
+use lyceum_hypervisor::NicLink;
 use lyceum_model::DesktopId;
 use lyceum_proto::host::{HostLoad, Traffic};
 use std::collections::BTreeMap;
@@ -199,11 +200,17 @@ impl Sampler {
                 _ => 0.0,
             };
             self.desktops.insert(id.clone(), (at, usage.cpu_ms));
+            let (received, sent) = match instance.request().nic.map(|nic| nic.link) {
+                Some(NicLink::Tap { name, .. }) => crate::traffic::of_tap(&name).await,
+                // QEMU counts no bytes of its user network.
+                Some(NicLink::User { .. }) | None => None,
+            }
+            .unzip();
             let traffic = Traffic {
                 read: Some(usage.read_bytes),
                 written: Some(usage.written_bytes),
-                // QEMU counts no bytes of its user network.
-                ..Traffic::default()
+                received,
+                sent,
             };
             let shown = Shown {
                 pss_kib: usage.pss_kib,

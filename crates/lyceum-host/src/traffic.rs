@@ -20,6 +20,21 @@ pub(crate) async fn of_this_machine() -> Traffic {
     }
 }
 
+/// What a machine received and sent through its tap, since that is there; `None`: not known.
+pub(crate) async fn of_tap(name: &str) -> Option<(u64, u64)> {
+    let text = tokio::fs::read_to_string("/proc/net/dev").await.ok()?;
+    tap_of(&text, name)
+}
+
+/// The kernel counts from its own side: what it sends through a tap the machine receives.
+fn tap_of(text: &str, name: &str) -> Option<(u64, u64)> {
+    let there = text
+        .lines()
+        .any(|line| line.split_once(':').is_some_and(|(n, _)| n.trim() == name));
+    let (received, sent) = cards_of(text, |n| n == name);
+    there.then_some((sent, received))
+}
+
 /// A disk of its own: partitions, and devices made of others, would be counted twice.
 fn is_whole_disk(name: &str) -> bool {
     Path::new("/sys/block").join(name).join("device").exists()
@@ -81,5 +96,8 @@ mod tests {
         let cards = "Inter-|   Receive\n face |bytes    packets\n  eth0: 1000 1 0 0 0 0 0 0 2000 2 0 0 0 0 0 0\n    lo: 5 1 0 0 0 0 0 0 5 1 0 0 0 0 0 0\n  bad: x\n";
         assert_eq!(cards_of(cards, |n| n == "eth0"), (1000, 2000));
         assert_eq!(cards_of("", |_| true), (0, 0));
+        // From the machine's side.
+        assert_eq!(tap_of(cards, "eth0"), Some((2000, 1000)));
+        assert_eq!(tap_of(cards, "eth1"), None);
     }
 }

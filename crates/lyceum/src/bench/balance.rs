@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_secs(2);
 /// A desktop that was typed into begins within this.
 const BEGINS: Duration = Duration::from_secs(120);
 /// The shortest computation from which the longer ones are scaled.
-const TRIED: Duration = Duration::from_secs(8);
+const TRIED: Duration = Duration::from_secs(20);
 
 /// What to measure.
 #[derive(Debug, clap::Args)]
@@ -33,7 +33,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(2..=50))]
     desktops: u32,
     /// Seconds that one would compute alone on its host
-    #[arg(long, value_name = "S", default_value_t = 120, value_parser = clap::value_parser!(u32).range(10..=7200))]
+    #[arg(long, value_name = "S", default_value_t = 200, value_parser = clap::value_parser!(u32).range(10..=7200))]
     alone: u32,
     /// Minutes of the averages that are decided on; the paper's and the setting's usual one is 10
     #[arg(long, value_name = "MIN", default_value_t = 2, value_parser = clap::value_parser!(u32).range(2..=60))]
