@@ -2,6 +2,8 @@
 //!
 //! - `hard`: a file server that is restarted makes desktops wait and go on; nothing else keeps
 //!   what a guest wrote.
+//! - A mount that went stale (`ESTALE`: the tier was made anew) is made anew when the agent starts,
+//!   and what is there then must be the tier that is meant.
 //! - `nconnect`: several connections, so that one of them is not the limit of a 10G link.
 //! - Names that were not there are asked for again every time (`lookupcache=positive`), and what
 //!   is known of a file or folder is believed for seconds only: the storage agent makes, replaces
@@ -63,6 +65,17 @@ impl Remote {
             ("slow", &self.slow, slow_at, self.slow_id),
         ] {
             self.mount_one(path, at)?;
+            if is_stale(at) {
+                tracing::warn!(at = %at.display(), "the mount is stale; it is made anew");
+                mount::unmount(at).map_err(|error| match error {
+                    DiskError::InUse(_) => DiskError::InUse(format!(
+                        "{0} is stale: the file server does not know any more what is mounted there, because its {name} tier was made anew or is not shown any more, and something on this host still uses it. Stop this host's desktops, run 'umount {0}', and start the host agent again",
+                        at.display()
+                    )),
+                    other => other,
+                })?;
+                self.mount_one(path, at)?;
+            }
             check(name, at, id)?;
         }
         Ok(())
@@ -105,6 +118,12 @@ impl Remote {
             ))
         })
     }
+}
+
+/// Whether the server no longer knows what is mounted here: nothing brings such a mount back.
+fn is_stale(at: &Path) -> bool {
+    let looked = std::fs::metadata(at.join(MARKER));
+    looked.is_err_and(|e| e.raw_os_error() == Some(nix::errno::Errno::ESTALE as i32))
 }
 
 /// Refuses a tier that is another one, or none.

@@ -197,7 +197,8 @@ impl LvmDriver {
             .iter()
             .find(|lv| lv.name == POOL)
             .ok_or_else(super::watch::no_pool)?;
-        let metadata_full = pool.metadata_percent.unwrap_or(0.0) > 90.0;
+        // Before the mark at which desktops stand still, for which another one would only add.
+        let metadata_full = pool.metadata_percent.unwrap_or(0.0) > 80.0;
         let mut left = pool.size.saturating_sub(pool.used());
         if left < headroom {
             left = left.saturating_add(free()?);
