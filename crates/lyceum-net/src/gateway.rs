@@ -148,6 +148,10 @@ pub fn render(wanted: &GatewayNetwork, learned: &Learned) -> String {
     out.line(1, "}");
 
     out.base("passes", "filter hook forward priority -10");
+    // Desktops are told how large packets may be, and not all listen: neither end is to make larger ones.
+    if !courses.is_empty() {
+        out.rule("oifname @bridges tcp flags syn tcp option maxseg size set rt mtu");
+    }
     out.rule("iifname vmap @way_out_of");
     // Into a segment come answers only.
     out.rule("oifname @bridges ct state established,related accept");

@@ -5,6 +5,7 @@
 //! share bridges and VXLANs: each leaves alone what still serves the other.
 
 use crate::address::{LinkName, Mac};
+use crate::dnsmasq::MTU;
 use crate::wanted::{Course, GatewayNetwork, HostNetwork, Segment, Uplink, VXLAN_PORT};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -88,6 +89,7 @@ fn others(own: IpAddr, members: &[IpAddr]) -> BTreeSet<IpAddr> {
 pub struct Link {
     kind: String,
     up: bool,
+    mtu: Option<u16>,
     mac: Option<Mac>,
     master: Option<String>,
     addresses: BTreeSet<(IpAddr, u8)>,
@@ -107,6 +109,7 @@ struct SaidLink {
     ifname: String,
     #[serde(default)]
     flags: Vec<String>,
+    mtu: Option<u32>,
     address: Option<String>,
     master: Option<String>,
     linkinfo: Option<SaidInfo>,
@@ -169,6 +172,7 @@ impl Seen {
             let mut seen = Link {
                 kind,
                 up: link.flags.iter().any(|f| f == "UP"),
+                mtu: link.mtu.and_then(|mtu| mtu.try_into().ok()),
                 mac: link.address.and_then(|a| a.parse().ok()),
                 master: link.master,
                 addresses: link
@@ -217,6 +221,8 @@ pub enum Step {
     Join(LinkName, LinkName),
     /// Sets its card's address.
     SetMac(LinkName, Mac),
+    /// Sets how large its packets are at most.
+    Mtu(LinkName, u16),
     /// Turns it on.
     Up(LinkName),
     /// Gives it an address.
@@ -265,6 +271,7 @@ impl Step {
             Step::Mute(name) => (Tool::Ip, format!("link set dev {name} addrgenmode none")),
             Step::Join(name, bridge) => (Tool::Ip, format!("link set dev {name} master {bridge}")),
             Step::SetMac(name, mac) => (Tool::Ip, format!("link set dev {name} address {mac}")),
+            Step::Mtu(name, mtu) => (Tool::Ip, format!("link set dev {name} mtu {mtu}")),
             Step::Up(name) => (Tool::Ip, format!("link set dev {name} up")),
             // It is the only one with this address; waiting to find that out only costs time.
             Step::Address(name, a, n) if a.is_ipv6() => (
@@ -314,6 +321,10 @@ pub fn steps(wanted: &Wanted, seen: &Seen) -> Vec<Step> {
         }
         if !there.is_some_and(|l| l.up) {
             out.push(Step::Up(name.clone()));
+        }
+        // So the gateway tells both ends what goes through the VXLAN, which drops what does not.
+        if gateway && there.and_then(|l| l.mtu) != Some(MTU) {
+            out.push(Step::Mtu(name.clone(), MTU));
         }
         if gateway {
             let own = [

@@ -327,6 +327,7 @@ impl Machine {
                 self.link(name)["master"] = bridge.to_string().into();
             }
             SetMac(name, mac) => self.link(name)["address"] = mac.to_string().into(),
+            Mtu(name, mtu) => self.link(name)["mtu"] = (*mtu).into(),
             Up(name) => self.link(name)["flags"] = serde_json::json!(["UP"]),
             Address(name, a, bits) => {
                 let all = self.link(name)["addr_info"].as_array_mut().expect("list");

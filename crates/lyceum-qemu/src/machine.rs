@@ -301,12 +301,26 @@ fn block_nodes(request: &StartRequest, arg: &mut impl FnMut(&str, String)) {
     }
 }
 
-/// Properties of the network card, for the command line and for `device_add` alike.
-pub fn nic_device(mac: &str) -> serde_json::Value {
-    json!({
+/// Largest packet on a tap, bytes: what goes through a VXLAN. DHCP says so too, but guests have to listen.
+const TAP_MTU: u16 = 1430;
+
+/// Whether the desktop's own card is plugged into a tap.
+pub fn on_tap(request: &StartRequest) -> bool {
+    let link = request.nic.as_ref().map(|nic| &nic.link);
+    matches!(link, Some(NicLink::Tap { .. }))
+}
+
+/// Properties of the network card, for the command line and for `device_add` alike. `tap`: the
+/// driver is told how large packets may be.
+pub fn nic_device(mac: &str, tap: bool) -> serde_json::Value {
+    let mut device = json!({
         "driver": "virtio-net-pci", "id": NIC, "bus": "pci.0", "addr": "10.0",
         "netdev": NETDEV, "mac": mac, "romfile": "",
-    })
+    });
+    if tap {
+        device["host_mtu"] = TAP_MTU.into();
+    }
+    device
 }
 
 /// What the network card is connected to, for the command line and for `netdev_add` alike.
@@ -333,7 +347,14 @@ fn network(
         .nic
         .as_ref()
         .map(|nic| (nic, netdev(&nic.link).to_string()));
+    let tap = on_tap(request);
     match (&request.from, saved_nic, own) {
+        // The original's card, which its driver knows by what a tap can do: on the copy's own tap, where the host
+        // lets nothing through under the original's address.
+        (StartFrom::HandOut { .. }, Some(saved), Some((_, netdev))) if tap => {
+            arg("-netdev", netdev);
+            arg("-device", nic_device(&saved.mac, tap).to_string());
+        }
         // The original's card, connected to a network without a way out; it is
         // taken away before the copy gets its own.
         (StartFrom::HandOut { .. } | StartFrom::Resume { .. }, Some(saved), None)
@@ -343,16 +364,16 @@ fn network(
                 json!({ "type": "user", "id": NETDEV, "restrict": true, "ipv6": false })
                     .to_string(),
             );
-            arg("-device", nic_device(&saved.mac).to_string());
+            arg("-device", nic_device(&saved.mac, false).to_string());
         }
         (_, Some(saved), Some((_, netdev))) => {
             arg("-netdev", netdev);
-            arg("-device", nic_device(&saved.mac).to_string());
+            arg("-device", nic_device(&saved.mac, tap).to_string());
         }
         // A draft keeps the card it boots with.
         (StartFrom::Cold, None, Some((nic, netdev))) if request.identity.is_none() => {
             arg("-netdev", netdev);
-            arg("-device", nic_device(&nic.mac).to_string());
+            arg("-device", nic_device(&nic.mac, tap).to_string());
         }
         // The card is plugged in once the identity is new.
         (_, None, Some((_, netdev))) => arg("-netdev", netdev),

@@ -363,7 +363,10 @@ async fn renew(instance: &QemuInstance, guest: Guest) -> Result<Usable> {
     let old_nic = async {
         if guest == Guest::HasOldNic {
             unplug(instance).await?;
-            if let Some(nic) = &instance.request.nic {
+            // A tap is kept for the own card.
+            if let Some(nic) = &instance.request.nic
+                && !machine::on_tap(&instance.request)
+            {
                 instance
                     .qmp
                     .execute("netdev_add", machine::netdev(&nic.link))
@@ -386,7 +389,10 @@ async fn renew(instance: &QemuInstance, guest: Guest) -> Result<Usable> {
 async fn plug(instance: &QemuInstance, nic: &Nic) -> Result<()> {
     match instance
         .qmp
-        .execute("device_add", machine::nic_device(&nic.mac))
+        .execute(
+            "device_add",
+            machine::nic_device(&nic.mac, machine::on_tap(&instance.request)),
+        )
         .await
     {
         Ok(_) => Ok(()),
@@ -409,7 +415,7 @@ async fn address(instance: &QemuInstance, nic: &Nic) -> Result<Usable> {
     })
 }
 
-/// Takes the network card away, and what it was connected to.
+/// Takes the network card away, and what it was connected to unless that is a tap.
 async fn unplug(instance: &QemuInstance) -> Result<()> {
     let mut events = instance.qmp.events();
     instance
@@ -431,6 +437,9 @@ async fn unplug(instance: &QemuInstance) -> Result<()> {
         return Err(HypervisorError::Guest(
             "does not let the old network card go".into(),
         ));
+    }
+    if machine::on_tap(&instance.request) {
+        return Ok(());
     }
     instance
         .qmp

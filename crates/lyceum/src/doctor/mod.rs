@@ -7,6 +7,7 @@ mod machine;
 mod network;
 mod qemu;
 mod rights;
+mod segments;
 
 pub use machine::memory_mib;
 
@@ -106,6 +107,7 @@ pub async fn run(state: Option<&Path>, args: DoctorArgs, json: bool) -> anyhow::
     findings.extend(machine::disks(&fast, &slow));
     findings.extend(rights::check(&state));
     findings.extend(network::check(&state).await);
+    findings.extend(segments::check());
     findings.push(machine::clock());
     findings.extend(machine::limits());
     findings.extend(machine::helpers());

@@ -5,6 +5,7 @@ use crate::client::Client;
 use crate::place::{self, Place};
 use crate::up::addresses_of;
 use lyceum_api::hosts::{Health, Host, Storage};
+use lyceum_api::networks::Network;
 use std::path::Path;
 use std::time::Duration;
 
@@ -56,6 +57,31 @@ fn own_ca(socket: &Path) -> Option<Finding> {
     ))
 }
 
+/// What the gateway and the hosts say of courses' networks.
+fn networks(network: &Network) -> Vec<Finding> {
+    const CHECK: &str = "networks";
+    const CURE: &str = "lyceum network show says more; docs/networks.md shows how it is set up";
+    let hosts = network
+        .hosts
+        .iter()
+        .filter_map(|h| Some((h.id.as_str(), h.problem.as_ref()?)));
+    let mut findings: Vec<Finding> = hosts
+        .map(|(host, problem)| Finding::warn(CHECK, format!("{host}: {problem}"), CURE))
+        .collect();
+    match (&network.problem, &network.gateway) {
+        (Some(problem), _) => findings.push(Finding::warn(CHECK, problem, CURE)),
+        (None, Some(gateway)) => findings.push(Finding::ok(
+            CHECK,
+            format!(
+                "the gateway {gateway} keeps courses' networks and {} doors",
+                network.doors
+            ),
+        )),
+        (None, None) => {}
+    }
+    findings
+}
+
 /// What the classroom says of itself.
 async fn running(client: &Client, health: &Health) -> Vec<Finding> {
     let mut findings = vec![Finding::ok("ports", "in use by the classroom, which runs")];
@@ -94,6 +120,9 @@ async fn running(client: &Client, health: &Health) -> Vec<Finding> {
                 ));
             }
         }
+    }
+    if let Ok(network) = client.get::<Network>("network").await {
+        findings.extend(networks(&network));
     }
     if let Ok(storage) = client.get::<Storage>("storage").await {
         if !storage.online {

@@ -371,6 +371,7 @@ fn guests_in_their_courses_networks() {
     reboot_of_the_login_server(&mut school);
     changed_by_hand(&school);
 
+    handed_out(&mut school);
     school.world.text(&["network", "exam-end", "A"]);
     school.becomes("after the examination", Out::Everywhere, true);
     allowed_names(&mut school);
@@ -414,13 +415,14 @@ fn moves(school: &mut School) {
         world,
         &format!("({count}) 2>/dev/null | nc 198.51.100.80 {ECHO} >/tmp/back 2>&1 & sleep 1"),
     );
-    school
-        .guest("ann")
-        .does(world, "nc -l -p 9001 >/tmp/in 2>&1 & sleep 1");
+    school.guest("ann").does(
+        world,
+        "sleep 100000 | nc -l -p 9001 >/tmp/in 2>&1 & sleep 1",
+    );
     let ann4 = school.guest("ann").v4;
     school.guest("bob").does(
         world,
-        &format!("({count}) 2>/dev/null | nc {ann4} 9001 & sleep 1"),
+        &format!("until ({count}) 2>/dev/null | nc {ann4} 9001; do sleep 1; done & sleep 1"),
     );
     let segment = school.guest("ann").segment;
     let seen = announcements(world, "login", &format!("lyb{segment}"));
@@ -542,6 +544,22 @@ fn reboot_of_the_login_server(school: &mut School) {
     school.world.start("gateway");
     school.world.settled();
     school.is_as_it_was("after a reboot of the login server's network");
+}
+
+/// A copy of a desktop is at its own address from the first frame on.
+fn handed_out(school: &mut School) {
+    school
+        .world
+        .json(&["course", "hand-out", "A", "--desktop", "A/ann"]);
+    let mut bob = Guest::find(&school.world, "A", "bob");
+    assert_eq!(bob.v4, school.guest("bob").v4, "it keeps its own");
+    // What does commands there is ann's, copied.
+    bob.counts_like(school.guest("ann"));
+    let have = bob.does(&school.world, "ip -4 -o address show");
+    let (own, hers) = (format!("{}/22", bob.v4), school.guest("ann").v4.to_string());
+    assert!(have.contains(&own) && !have.contains(&hers), "{have}");
+    school.guests.insert("bob", bob);
+    school.is_as_it_was("after a hand-out");
 }
 
 /// A host's rules, too, are put right and told of.
