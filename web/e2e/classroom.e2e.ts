@@ -344,6 +344,10 @@ describe("the page", () => {
     await panel.getByLabel("Text").fill("");
     await panel.getByRole("button", { name: "Get from desktop" }).click();
     await until("the text", async () => (await panel.getByLabel("Text").inputValue()) === "print('你好')");
+    // By keys: a line's end does nothing to what comes after.
+    await panel.getByLabel("Text").fill("\n");
+    await panel.getByRole("button", { name: "Type it there" }).click();
+    await panel.getByText("It is typed where the desktop’s cursor is.").waitFor();
     expect(await audit(page)).toEqual([]);
     await panel.getByRole("button", { name: "Close" }).click();
   });

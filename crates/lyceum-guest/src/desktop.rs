@@ -68,8 +68,12 @@ impl Desktop {
         match &self.user {
             None => files::replace(CLIPBOARD_FILE, text.as_bytes(), 0o666)
                 .map_err(|error| format!("can't write {CLIPBOARD_FILE}: {error}"))?,
-            // xclip stays in the background as the selection's owner, until somebody else copies something.
-            Some(user) => drop(self.xclip(user, "-in", text)?),
+            // xclip stays in the background as the selection's owner, until somebody else copies something. Both
+            // selections: Shift-Insert pastes the one in terminals and the other in forms.
+            Some(user) => {
+                self.xclip(user, "-in", "clipboard", text)?;
+                self.xclip(user, "-in", "primary", text)?;
+            }
         }
         Ok(Value::Null)
     }
@@ -81,17 +85,23 @@ impl Desktop {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
                 read => read.map_err(|error| format!("can't read {CLIPBOARD_FILE}: {error}"))?,
             },
-            Some(user) => self.xclip(user, "-out", "")?,
+            Some(user) => self.xclip(user, "-out", "clipboard", "")?,
         };
         Ok(json!({ "text": String::from_utf8_lossy(&text) }))
     }
 
-    fn xclip(&self, user: &str, direction: &str, input: &str) -> Result<Vec<u8>, String> {
+    fn xclip(
+        &self,
+        user: &str,
+        direction: &str,
+        selection: &str,
+        input: &str,
+    ) -> Result<Vec<u8>, String> {
         let run = || -> io::Result<Output> {
             let (uid, gid, home) = sys::account(user)?.ok_or(io::ErrorKind::NotFound)?;
             let mut command = Command::new("xclip");
             command
-                .args([direction, "-selection", "clipboard"])
+                .args([direction, "-selection", selection])
                 .args(["-target", "UTF8_STRING"]);
             command
                 .uid(uid)

@@ -32,6 +32,7 @@ import type {
   Timetable,
   TimetableNow,
   User,
+  ViewerWays,
   Week,
 } from "./types";
 
@@ -84,6 +85,15 @@ export const useDesktop = (id: string) =>
     queryKey: ["desktops", "one", id],
     queryFn: ({ signal }) => get<Desktop>(`desktops/${id}`, signal),
     refetchInterval: (q) => (q.state.data && isMoving(q.state.data.phase) ? 700 : 10_000),
+  });
+
+/** Asks the machine itself, so not at every event. */
+export const useViewerWays = (id: string) =>
+  useQuery({
+    queryKey: ["viewers", id],
+    queryFn: ({ signal }) => get<ViewerWays>(`desktops/${id}/viewers`, signal),
+    staleTime: 0,
+    refetchInterval: 10_000,
   });
 
 export const useHistory = (id: string) =>

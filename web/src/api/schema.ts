@@ -681,6 +681,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/desktops/{id}/viewers": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** With which programs outside of the page it can be looked at now, and why not. */
+        get: operations["get_desktops_id_viewers"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/drafts/{id}": {
         parameters: {
             query?: never;
@@ -4166,6 +4183,17 @@ export interface components {
             name?: string | null;
             role?: components["schemas"]["Role"] | null;
         };
+        /** @description With which programs outside of the page a desktop can be looked at now. */
+        ViewerWays: {
+            /** @description With `remote-viewer` (SPICE). */
+            spice: boolean;
+            /** @description Why it can't be with `remote-viewer`. */
+            spice_reason?: string | null;
+            /** @description With VNC viewers; `false`: the controller has no port for them. */
+            vnc: boolean;
+            /** @description How that can be put into another language. */
+            wordings?: components["schemas"]["Wordings"];
+        };
         /** @description `GET timetable/week`. */
         Week: {
             /** @description Its days. */
@@ -5910,6 +5938,36 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Accepted"];
+                };
+            };
+            /** @description What failed, why, and what to do */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
+        };
+    };
+    get_desktops_id_viewers: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: components["schemas"]["DesktopId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ViewerWays"];
                 };
             };
             /** @description What failed, why, and what to do */

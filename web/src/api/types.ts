@@ -74,6 +74,7 @@ export type Accepted = S["Accepted"];
 export type ConsoleTicket = S["ConsoleTicket"];
 export type NativeViewer = S["NativeViewer"];
 export type SpiceViewer = S["SpiceViewer"];
+export type ViewerWays = S["ViewerWays"];
 export type ClipboardText = S["ClipboardText"];
 export type Host = Omit<S["Host"], "power"> & { power: HostPower };
 export type HostSample = S["HostSample"];

@@ -27,6 +27,8 @@ export const textsZhHant: Readonly<Record<string, string>> = {
   "network.tap_gone": "網路裝置 {name} 不見了：主機代理程式會在下次啟動桌面時重新建立",
   "spice.off": "此桌面的課程未開放 SPICE 用戶端：老師可以開放，之後需重新啟動桌面",
   "spice.without": "此桌面沒有 SPICE：它在課程開放前已啟動，或其主機缺少套件 qemu-system-modules-spice。處理後請重新啟動桌面",
+  "spice.no_port": "這間教室沒有給 SPICE 用戶端的連接埠：請在控制器的設定中設定 spice_listen",
+  "spice.no_module": "此桌面的主機缺少 QEMU 的 SPICE 模組，即套件 qemu-system-modules-spice",
   "spice.not_up": "桌面尚未就緒：執行後再試",
   "plan.desktop_fixed": "{desktop} 在上面：{why}",
   "plan.on_its_way": "有桌面正移往它",

@@ -152,6 +152,7 @@ export function startMock(port = 0) {
       if (d.phase !== "running") throw fail(409, "not_running", "This desktop is not running. Start it first.");
       return ticket();
     }],
+    ["GET", "desktops/:id/viewers", () => ({ vnc: true, spice: false, spice_reason: "SPICE clients are not switched on for this desktop's course: its teacher can do that, and then it has to be started again" })],
     ["GET", "desktops/:id/clipboard", (p) => ({ text: clip.get(p.id) ?? "print('hello')" })],
     ["PUT", "desktops/:id/clipboard", (p, b) => void clip.set(p.id, b.text)],
     ["POST", "desktops/:id/:order", (p) => {

@@ -11,6 +11,6 @@ describe("what the gateway says beside the picture", () => {
   });
   it("decides whether to connect again", () => {
     expect([1000, 1006, 1012, 4000].map(afterClose)).toEqual(["again", "again", "again", "again"]);
-    expect([4003, 4004, 4008, 4009].map(afterClose)).toEqual(["refused", "off", "idle", "full"]);
+    expect([4003, 4004, 4008, 4009, 4010].map(afterClose)).toEqual(["refused", "off", "idle", "full", "over"]);
   });
 });

@@ -9,7 +9,7 @@ import { seatsOf } from "../../src/lib/seats";
 import { absolute, canApply, linksText, rosterLines } from "../../src/lib/roster";
 import { clientName } from "../../src/lib/client-name";
 import { overlayFor } from "../../src/pages/console/overlay";
-import { keysymOf, specialKeysym } from "../../src/pages/console/touch-keys";
+import { keysymOf, specialKeysym, typed } from "../../src/pages/console/touch-keys";
 import { flowOf } from "../../src/pages/images/flow";
 import { match } from "../../src/router";
 
@@ -96,6 +96,10 @@ describe("the console", () => {
     expect(keysymOf("\u0007")).toBeNull();
     expect(specialKeysym("Backspace")).toBe(0xff08);
     expect(specialKeysym("x")).toBeNull();
+    // What every keyboard has is keys; the rest is pasted, in its place.
+    expect(typed("a好é\nb")).toEqual([[0x61], "好é", [0xff0d, 0x62]]);
+    expect(typed("😀\r\n\u0007")).toEqual(["😀", [0xff0d]]);
+    expect(typed("")).toEqual([]);
   });
 });
 

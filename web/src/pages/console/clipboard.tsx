@@ -7,7 +7,7 @@ import { useAction } from "../../ui/toast";
 
 const MOST_BYTES = 32 * 1024;
 
-export function ClipboardPanel({ desktop, onClose }: { desktop: string; onClose: () => void }) {
+export function ClipboardPanel({ desktop, onType, onClose }: { desktop: string; onType?: (text: string) => void; onClose: () => void }) {
   const { t } = useWords();
   const [text, setText] = useState("");
   const [said, setSaid] = useState("");
@@ -41,6 +41,18 @@ export function ClipboardPanel({ desktop, onClose }: { desktop: string; onClose:
         <Button look="primary" size="small" busy={send.busy} disabled={tooLong} onClick={() => send.run(text)}>
           {t.console.toDesktop}
         </Button>
+        {onType && (
+          <Button
+            size="small"
+            disabled={tooLong || text === ""}
+            onClick={() => {
+              onType(text);
+              setSaid(t.console.typed);
+            }}
+          >
+            {t.console.typeText}
+          </Button>
+        )}
         <Button size="small" busy={fetched.busy} onClick={() => fetched.run()}>
           {t.console.fromDesktop}
         </Button>

@@ -4,11 +4,14 @@ import type { ConsoleTicket } from "../../api/types";
 import { useWords } from "../../i18n";
 import { Button, IconButton } from "../../ui/controls";
 import { Icon } from "../../ui/icons";
-import { errorText } from "../../ui/toast";
+import { errorText, useToast } from "../../ui/toast";
 import type { OverlayWords } from "./overlay";
-import { keysymOf, specialKeysym } from "./touch-keys";
+import { keysymOf, specialKeysym, typed } from "./touch-keys";
 import type { Viewer } from "./notes";
 import { useRfb, type LinkState } from "./use-rfb";
+
+/** How long a program may take to fetch what is pasted. */
+const PASTE_MS = 400;
 
 export interface Overlay extends OverlayWords {
   action?: ReactNode;
@@ -25,8 +28,14 @@ interface Props {
   /** What to say when the machine is not running; `null` while it is. */
   overlay: Overlay | null;
   tools?: ReactNode;
-  panel?: ReactNode;
+  /** Puts text on the machine's clipboards; without it only keys can be typed. */
+  putText?: (text: string) => Promise<unknown>;
+  /** Beside the picture; gets a way to type any text. */
+  panel?: (type: TypeText) => ReactNode;
 }
+
+/** Types a text, whatever characters it has: what the machine's keyboard may lack is pasted. */
+export type TypeText = (text: string) => void;
 
 /** Who else looks at this desktop. */
 function Others({ viewers }: { viewers: Viewer[] }) {
@@ -40,8 +49,9 @@ function Others({ viewers }: { viewers: Viewer[] }) {
   );
 }
 
-export function ConsoleScreen({ title, subtitle, backTo, running, viewOnly = false, getTicket, overlay, tools, panel }: Props) {
+export function ConsoleScreen({ title, subtitle, backTo, running, viewOnly = false, getTicket, overlay, tools, putText, panel }: Props) {
   const { t } = useWords();
+  const toast = useToast();
   const frame = useRef<HTMLDivElement>(null);
   const keys = useRef<HTMLTextAreaElement>(null);
   const { screen, frozen, rfb, state, viewers, error, retry } = useRfb(getTicket, running, viewOnly);
@@ -60,6 +70,32 @@ export function ConsoleScreen({ title, subtitle, backTo, running, viewOnly = fal
       document.title = before;
     };
   }, [title]);
+
+  // One after the other, or a key would overtake what is being pasted before it.
+  const typing = useRef<Promise<unknown>>(Promise.resolve());
+  const press = (...keys: [number, string | null][]) => {
+    for (const [keysym, code] of keys) rfb.current?.sendKey(keysym, code, true);
+    for (const [keysym, code] of keys.toReversed()) rfb.current?.sendKey(keysym, code, false);
+  };
+  const paste = async (text: string) => {
+    if (!putText) return press(...[...text].flatMap((c): [number, null][] => [[keysymOf(c) ?? 0, null]]));
+    await putText(text);
+    // What pastes in terminals as well as in forms.
+    press([0xffe1, "ShiftLeft"], [0xff63, "Insert"]);
+    // It is fetched by the program that shows it; the next one must not take its place before.
+    await new Promise((resolve) => setTimeout(resolve, PASTE_MS));
+  };
+  const type: TypeText = (text) => {
+    if (viewOnly) return;
+    for (const part of typed(text)) {
+      typing.current = typing.current
+        .then(() => {
+          if (typeof part === "string") return paste(part);
+          for (const keysym of part) rfb.current?.sendKey(keysym, null);
+        })
+        .catch((cause: unknown) => toast("bad", errorText(cause, t)));
+    }
+  };
 
   const focus = () => rfb.current?.focus({ preventScroll: true });
   const toggleFull = async () => {
@@ -81,8 +117,9 @@ export function ConsoleScreen({ title, subtitle, backTo, running, viewOnly = fal
     connecting: { title: t.console.connecting, busy: true, detail: error ? errorText(error, t) : undefined },
     reconnecting: { title: t.console.reconnecting, detail: t.console.reconnectingHint, busy: true },
     idle: { title: t.console.idle, busy: false, action: <Button look="primary" onClick={retry}>{t.console.goOn}</Button> },
+    over: { title: t.console.over, busy: false, action: <Button look="primary" onClick={retry}>{t.console.goOn}</Button> },
     full: { title: t.console.full, busy: false, action: <Button onClick={retry}>{t.common.retry}</Button> },
-    refused: { title: error ? errorText(error, t) : t.console.failed, busy: false, action: <Button onClick={retry}>{t.common.retry}</Button> },
+    refused: { title: error ? errorText(error, t) : t.console.denied, busy: false, action: <Button onClick={retry}>{t.common.retry}</Button> },
   };
   const shown = overlay ?? linkWords[state];
   const others = viewers.filter((v) => !v.you);
@@ -137,7 +174,7 @@ export function ConsoleScreen({ title, subtitle, backTo, running, viewOnly = fal
             </div>
           </div>
         )}
-        {panel}
+        {panel?.(type)}
         <textarea
           ref={keys}
           className="key-catcher"
@@ -150,23 +187,17 @@ export function ConsoleScreen({ title, subtitle, backTo, running, viewOnly = fal
             const keysym = specialKeysym(event.key);
             if (keysym === null) return;
             event.preventDefault();
-            rfb.current?.sendKey(keysym, null);
+            typing.current = typing.current.then(() => rfb.current?.sendKey(keysym, null));
           }}
           onInput={(event) => {
             const area = event.currentTarget;
             if (event.nativeEvent instanceof InputEvent && event.nativeEvent.isComposing) return;
-            for (const character of area.value) {
-              const keysym = keysymOf(character);
-              if (keysym !== null) rfb.current?.sendKey(keysym, null);
-            }
+            type(area.value);
             area.value = "";
           }}
           onCompositionEnd={(event) => {
             const area = event.currentTarget;
-            for (const character of area.value) {
-              const keysym = keysymOf(character);
-              if (keysym !== null) rfb.current?.sendKey(keysym, null);
-            }
+            type(area.value);
             area.value = "";
           }}
         />

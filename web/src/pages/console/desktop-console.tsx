@@ -69,9 +69,10 @@ function Loaded({ desktop }: { desktop: Desktop }) {
           <IconButton icon="suspend" label={t.desktop.suspend} disabled={phase !== "running"} onClick={orders.suspend} />
         </>
       }
-      panel={
+      putText={(text) => desktops.setClipboard(desktop.id, text)}
+      panel={(type) =>
         panel === "clipboard" ? (
-          <ClipboardPanel desktop={desktop.id} onClose={() => setPanel(null)} />
+          <ClipboardPanel desktop={desktop.id} onType={watching ? undefined : type} onClose={() => setPanel(null)} />
         ) : (
           panel === "viewer" && <NativeViewerPanel desktop={desktop.id} viewOnly={watching} onClose={() => setPanel(null)} />
         )

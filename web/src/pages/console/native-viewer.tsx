@@ -1,6 +1,7 @@
 // How to look at the desktop with a viewer outside of the browser, and what each way can do.
 import { useEffect, useState } from "react";
 import { desktops } from "../../api/actions";
+import { useViewerWays } from "../../api/queries";
 import type { NativeViewer, SpiceViewer } from "../../api/types";
 import { useWords } from "../../i18n";
 import { Button, IconButton } from "../../ui/controls";
@@ -20,6 +21,7 @@ export function NativeViewerPanel({ desktop, viewOnly, onClose }: { desktop: str
   const { t } = useWords();
   const [pass, setPass] = useState<NativeViewer | null>(null);
   const ask = useAction(() => desktops.nativeViewer(desktop, viewOnly), { onDone: setPass });
+  const can = useViewerWays(desktop).data;
   const spice = useAction(() => desktops.spiceViewer(desktop), { onDone: download, done: t.native.spiceDone });
   // A password that does not work any more is not shown.
   useEffect(() => {
@@ -42,11 +44,15 @@ export function NativeViewerPanel({ desktop, viewOnly, onClose }: { desktop: str
         <IconButton icon="close" label={t.common.close} onClick={onClose} />
       </header>
       <p>{t.native.how}</p>
-      <div className="row wrap">
-        <Button look="primary" size="small" busy={ask.busy} onClick={() => ask.run()}>
-          {t.native.ask}
-        </Button>
-      </div>
+      {can?.vnc === false ? (
+        <p className="hint">{t.native.noVnc}</p>
+      ) : (
+        <div className="row wrap">
+          <Button look="primary" size="small" busy={ask.busy} onClick={() => ask.run()}>
+            {t.native.ask}
+          </Button>
+        </div>
+      )}
       {pass && (
         <dl className="native-pass">
           <dt>{t.native.command}</dt>
@@ -65,7 +71,9 @@ export function NativeViewerPanel({ desktop, viewOnly, onClose }: { desktop: str
       )}
       <p className="hint">{t.native.once}</p>
       <p>{t.native.spiceHow}</p>
-      {viewOnly ? (
+      {can?.spice_reason ? (
+        <p className="hint">{t.say(can.spice_reason)}</p>
+      ) : viewOnly ? (
         <p className="hint">{t.native.spiceNoWatching}</p>
       ) : (
         <div className="row wrap">

@@ -19,6 +19,7 @@ export const CLOSED = {
   notRunning: 4004,
   idle: 4008,
   full: 4009,
+  lifetime: 4010,
 } as const;
 
 const isViewer = (v: unknown): v is Viewer =>
@@ -37,7 +38,7 @@ export function readNote(text: string): Note | null {
 }
 
 /** What to do when the gateway closed: connect again, wait for the machine, ask the API why, or wait for the person. */
-export function afterClose(code: number): "again" | "off" | "refused" | "idle" | "full" {
+export function afterClose(code: number): "again" | "off" | "refused" | "idle" | "full" | "over" {
   switch (code) {
     case CLOSED.notAllowed:
       return "refused";
@@ -47,6 +48,8 @@ export function afterClose(code: number): "again" | "off" | "refused" | "idle" |
       return "idle";
     case CLOSED.full:
       return "full";
+    case CLOSED.lifetime:
+      return "over";
     default:
       return "again";
   }

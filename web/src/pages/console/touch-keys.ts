@@ -14,6 +14,22 @@ const SPECIAL: Record<string, number> = {
 /** The X11 keysym of a key that makes no text; `null` for those that do. */
 export const specialKeysym = (key: string): number | null => SPECIAL[key] ?? null;
 
+/** What a text is typed as: keys, where every keyboard has them, and the rest as pieces that have to be pasted. Pure. */
+export function typed(text: string): (number[] | string)[] {
+  const parts: (number[] | string)[] = [];
+  for (const character of text.replaceAll("\r\n", "\n")) {
+    const keysym = keysymOf(character);
+    if (keysym === null) continue;
+    const last = parts.at(-1);
+    if (/^[\n\r\x20-\x7e]$/.test(character)) {
+      if (Array.isArray(last)) last.push(keysym);
+      else parts.push([keysym]);
+    } else if (typeof last === "string") parts[parts.length - 1] = last + character;
+    else parts.push(character);
+  }
+  return parts;
+}
+
 /** The X11 keysym of a character: Latin-1 is itself, the rest is Unicode plus a flag. */
 export function keysymOf(character: string): number | null {
   const code = character.codePointAt(0);

@@ -19,6 +19,8 @@ export type LinkState =
   | "reconnecting"
   /** Nothing was done for hours; the last frame is on the screen. */
   | "idle"
+  /** It was open for as long as one may be; the last frame is on the screen. */
+  | "over"
   /** Too many look at it already. */
   | "full"
   /** The API refused for good. */
@@ -53,6 +55,7 @@ export function useRfb(getTicket: () => Promise<ConsoleTicket>, running: boolean
     }
     let over = false;
     let attempt = 0;
+    let denied = false;
     let timer: ReturnType<typeof setTimeout> | undefined;
     let thaw: ReturnType<typeof setTimeout> | undefined;
     let canvas: HTMLCanvasElement | null = null;
@@ -80,14 +83,14 @@ export function useRfb(getTicket: () => Promise<ConsoleTicket>, running: boolean
       setLink((now) => (now === "connected" ? "reconnecting" : now));
     };
     const connect = async () => {
-      setLink((now) => (now === "connected" || now === "reconnecting" || now === "idle" ? "reconnecting" : "connecting"));
+      setLink((now) => (now === "connected" || now === "reconnecting" || now === "idle" || now === "over" ? "reconnecting" : "connecting"));
       let ticket: ConsoleTicket;
       try {
         ticket = await ticketOf.current();
       } catch (cause) {
         if (over) return;
         if (cause instanceof ApiError && (cause.status === 403 || cause.status === 404)) {
-          setError(cause);
+          setError(denied ? null : cause);
           setLink("refused");
           return;
         }
@@ -112,6 +115,7 @@ export function useRfb(getTicket: () => Promise<ConsoleTicket>, running: boolean
           setLive(note.live);
           if (note.live) {
             pictured.current = true;
+            denied = false;
             attempt = 0;
             thaw = setTimeout(() => {
               if (frozen.current) frozen.current.hidden = true;
@@ -127,7 +131,8 @@ export function useRfb(getTicket: () => Promise<ConsoleTicket>, running: boolean
         if (next === "again") again();
         else if (next === "off") setWanted(false);
         else if (next === "refused") {
-          // The API says in words why.
+          // Whoever is not signed in any more is asked to; for others it is over.
+          denied = true;
           attempt = 0;
           again();
         } else setLink(next);
