@@ -6,5 +6,6 @@
 mod doors;
 mod guest;
 mod guests;
+mod moves;
 mod person;
 mod world;
