@@ -1,7 +1,7 @@
 //! Measures the gateway as a process of its own, and any other proxy from WebSocket to TCP beside it.
 //!
 //! ```text
-//! gateway_bench bench [--websockify PATH] [--recording FILE] [--held 2000] [--seconds 30] [--round 4]
+//! gateway_bench bench [--websockify PATH] [--recording FILE] [--held 2000] [--seconds 30] [--round 4] [--threads 1]
 //! gateway_bench record SOCKET FILE
 //! ```
 //!
@@ -30,18 +30,21 @@ const HEIGHT: u16 = 800;
 
 fn main() -> Result<(), AnyError> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    // What a proxy does is counted for each core: this one has as many as it is told, by default one.
+    if let ["serve" | "serve-tls", _, threads] = words[..] {
+        runtime.worker_threads(threads.parse()?);
+    }
+    let runtime = runtime.enable_all().build()?;
     match words[..] {
         ["machine"] => runtime.block_on(machine::machines(None)),
         ["machine", file] => runtime.block_on(machine::machines(Some(file))),
-        ["serve", machines] => runtime.block_on(gateway::gateways(machines.parse()?, false)),
-        ["serve-tls", machines] => runtime.block_on(gateway::gateways(machines.parse()?, true)),
+        ["serve", machines, _] => runtime.block_on(gateway::gateways(machines.parse()?, false)),
+        ["serve-tls", machines, _] => runtime.block_on(gateway::gateways(machines.parse()?, true)),
         ["record", socket, out] => runtime.block_on(record::record(socket, out)),
         ["bench", ..] => runtime.block_on(bench(&args[1..])),
-        _ => Err("usage: gateway_bench bench [--websockify PATH] [--recording FILE] [--held N] [--seconds N] [--round N], or gateway_bench record SOCKET FILE".into()),
+        _ => Err("usage: gateway_bench bench [--websockify PATH] [--recording FILE] [--held N] [--seconds N] [--round N] [--threads N], or gateway_bench record SOCKET FILE".into()),
     }
 }
 
@@ -257,7 +260,8 @@ async fn bench(args: &[String]) -> Result<(), AnyError> {
         .map(|path| websockify(&path, machine.1))
         .transpose()?;
 
-    let gateway = part(&["serve", &to])?;
+    let threads = number("--threads", 1)?.to_string();
+    let gateway = part(&["serve", &to, &threads])?;
     let (d50, d99) = direct(machine.1, 1000).await?;
     let (g50, g99) = latency(gateway.1, 1000).await?;
     println!(
@@ -300,7 +304,7 @@ async fn bench(args: &[String]) -> Result<(), AnyError> {
     drop((gateway, other));
 
     for kind in ["serve", "serve-tls"] {
-        let gateway = part(&[kind, &to])?;
+        let gateway = part(&[kind, &to, &threads])?;
         hold(&gateway, kind == "serve-tls", held, seconds).await?;
     }
     Ok(())
