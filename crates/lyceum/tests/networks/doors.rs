@@ -30,7 +30,7 @@ struct Doors {
 impl Doors {
     fn new() -> Doors {
         let began = Instant::now();
-        let world = World::new(&["h1", "h2"], true);
+        let world = World::new(&["h1"], true);
         let s = world.name("s");
         let seats: String = (0..CLASS)
             .map(|n| format!("address add {}/24 dev wire0\n", seat(n)))

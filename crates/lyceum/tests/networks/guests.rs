@@ -228,7 +228,7 @@ fn guests_in_their_courses_networks() {
         "large packets get through: {size}"
     );
 
-    crate::moves::moves(&mut school);
+    let came = crate::moves::moves(&mut school);
 
     let w =
         |school: &School, args: &[&str]| drop(school.world.json(&[&["network"], args].concat()));
@@ -270,14 +270,26 @@ fn guests_in_their_courses_networks() {
     w(&school, &["exam", "A", "--minutes", "60"]);
     school.becomes("an examination", Out::Server, false);
 
+    // One that stays on the host whose agent is killed.
+    if school.guest("bob").host != "h1" {
+        school
+            .guests
+            .get_mut("bob")
+            .unwrap()
+            .goes_to(&school.world, "h1");
+    }
+    crate::moves::talks(&school, "bob", &came);
     for part in ["gateway", "controller", "h1"] {
         school.world.kill(part);
-        if part != "controller" {
-            school.is_as_it_was(&format!("without {part}"));
+        crate::moves::is_heard(&came, &format!("without {part}"));
+        // Guests are asked through controller and host.
+        if part == "gateway" {
+            school.is_as_it_was("without gateway");
         }
         school.world.start(part);
         school.world.wait_for_parts();
         school.is_as_it_was(&format!("after {part} was killed"));
+        crate::moves::is_heard(&came, &format!("after {part} was killed"));
     }
     reboot_of_the_login_server(&mut school);
     changed_by_hand(&school);

@@ -11,14 +11,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Moves of each kind.
-const MOVES: usize = 3;
+const MOVES: usize = 2;
 /// Where the server outside says back what it is told.
 const ECHO: u16 = 9000;
 /// EtherType of what QEMU announces a machine with that has moved.
 const REVERSE_ARP: u16 = 0x8035;
 
 /// Connections to the server outside: the numbers that came over each.
-type Came = Arc<Mutex<Vec<Vec<u64>>>>;
+pub type Came = Arc<Mutex<Vec<Vec<u64>>>>;
 
 /// The server outside says back what it is told, line by line.
 fn echo(world: &World) -> Came {
@@ -92,7 +92,7 @@ fn announcements(world: &World, n: &str, device: &str) -> Receiver<String> {
 }
 
 /// Moves of real machines over real taps, with connections through them.
-pub fn moves(school: &mut School) {
+pub fn moves(school: &mut School) -> Came {
     let came = echo(&school.world);
     let world = &school.world;
     let count = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done";
@@ -206,4 +206,37 @@ pub fn moves(school: &mut School) {
     for n in ["ann", "bob"] {
         school.guests[n].does(&school.world, "killall nc; killall sleep; true");
     }
+    came
+}
+
+/// The desktop talks to the server outside from now on.
+pub fn talks(school: &School, who: &str, came: &Came) {
+    let before = came.lock().unwrap().len();
+    let line = format!(
+        "(i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done) 2>/dev/null | nc 198.51.100.80 {ECHO} >/dev/null 2>&1 & sleep 1"
+    );
+    school.guest(who).does(&school.world, &line);
+    until("it is heard", || {
+        (came.lock().unwrap().len() > before).then_some(())
+    });
+}
+
+/// It is still heard, over the same connection, and nothing is missing.
+pub fn is_heard(came: &Came, when: &str) {
+    let count = || {
+        let all = came.lock().unwrap();
+        let last = all.last().expect("there was one");
+        assert!(
+            last.iter().copied().eq(1..=last.len() as u64),
+            "{when}: in order and whole"
+        );
+        (all.len(), last.len())
+    };
+    let before = count();
+    until(&format!("{when}: the connection goes on"), || {
+        let now = count();
+        assert_eq!(now.0, before.0, "{when}: another connection");
+        (now.1 > before.1 + 10).then_some(())
+    });
+    say(&format!("{when}: a connection goes on"));
 }
