@@ -3,6 +3,10 @@
 //! The imbalance is Σ (load − mean)², as a share of each host's memory. Each step takes what
 //! gains most per move; steps that gain less than the policy asks for are not taken. What moved
 //! twice is joined, and among desktops of one kind those stay that can.
+//!
+//! Choosing again what moves makes the end more even, and there one more move may be worth it that was not
+//! before. Nobody asked for that one: where the plan has more moves than the plain descent, or ends less
+//! even, the best end on the way counts that has neither.
 
 use super::{By, repick};
 use crate::order::Wanted;
@@ -19,6 +23,8 @@ const ENDS: usize = 24;
 const TRIES: usize = 8;
 /// Rounds of choosing again.
 const PASSES: usize = 6;
+/// Two sums that differ by less are the same.
+const ABOUT_NOTHING: f64 = 1e-12;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Step {
@@ -46,6 +52,13 @@ pub(super) struct Size {
 /// The best step between two hosts, and the versions of them it was found for.
 type Known = (u32, u32, Option<Step>);
 
+/// Where a search may end: no single step from there is worth its moves.
+struct End<'a> {
+    moves: usize,
+    sum: f64,
+    world: World<'a>,
+}
+
 pub(super) struct Search<'a> {
     pub(super) world: World<'a>,
     by: By,
@@ -61,12 +74,21 @@ pub(super) struct Search<'a> {
     /// The imbalance as it is, and each host's part of it.
     sum: f64,
     parts: Vec<f64>,
+    /// The most even end so far with no more moves than the plain descent.
+    fallback: Option<End<'a>>,
 }
 
 /// The moves to a balanced cluster.
 pub(crate) fn targets(world: &World, open: &[usize], by: By) -> Vec<Wanted> {
     let mut search = Search::new(world.clone(), open, by);
     search.descend();
+    let plain = End {
+        moves: search.moves(world),
+        sum: search.sum,
+        world: search.world.clone(),
+    };
+    let (moves, sum) = (plain.moves, plain.sum);
+    search.fallback = Some(plain);
     // With very many hosts no single choice matters, and there are too many.
     let passes = if open.len() <= 2 * ALL_PAIRS {
         PASSES
@@ -80,6 +102,11 @@ pub(crate) fn targets(world: &World, open: &[usize], by: By) -> Vec<Wanted> {
             break;
         }
         search.descend();
+    }
+    if (search.moves(world) > moves || search.sum > sum + ABOUT_NOTHING)
+        && let Some(fallback) = search.fallback.take()
+    {
+        search.world = fallback.world;
     }
     let end = keep_those_that_can_stay(world, &search.world);
     let mut wanted: Vec<Wanted> = Vec::new();
@@ -155,12 +182,42 @@ impl<'a> Search<'a> {
             least_spread,
             sum: 0.0,
             parts: vec![0.0; world.hosts.len()],
+            fallback: None,
             world,
         };
         for h in open {
             search.sort_out(*h);
         }
         search
+    }
+
+    /// How many desktops end elsewhere than they began.
+    fn moves(&self, start: &World) -> usize {
+        keep_those_that_can_stay(start, &self.world)
+            .iter()
+            .zip(&start.desktops)
+            .filter(|(end, begin)| **end != begin.host)
+            .count()
+    }
+
+    /// Something was chosen again: it may be a better end than the one that is kept.
+    pub(super) fn note(&mut self, start: &World) {
+        let Some(moves) = self
+            .fallback
+            .as_ref()
+            .filter(|kept| self.sum < kept.sum - ABOUT_NOTHING)
+            .map(|kept| kept.moves)
+        else {
+            return;
+        };
+        if self.moves(start) > moves || self.best().is_some() {
+            return;
+        }
+        self.fallback = Some(End {
+            moves,
+            sum: self.sum,
+            world: self.world.clone(),
+        });
     }
 
     /// Whether that much less imbalance is worth so many moves.

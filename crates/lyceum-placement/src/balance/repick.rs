@@ -161,5 +161,6 @@ fn apply(search: &mut Search, start: &World, changes: &[Change]) -> bool {
     for h in touched {
         search.sort_out(h);
     }
+    search.note(start);
     true
 }
