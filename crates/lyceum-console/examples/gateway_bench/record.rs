@@ -1,5 +1,5 @@
-//! Records what a real machine sends, as our gateway asks for it on behalf of noVNC, while somebody types, scrolls a
-//! terminal, moves windows and drags the pointer.
+//! Records what a real machine sends, as our gateway asks for it on behalf of noVNC, while somebody types into a
+//! terminal, moves its window and goes over the panel.
 
 use crate::AnyError;
 use lyceum_console::{Mode, Session};
