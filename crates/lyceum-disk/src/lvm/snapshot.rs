@@ -299,10 +299,18 @@ impl LvmDriver {
 
     /// Hides and unmounts a desktop's volume, if it is mounted. The volume stays.
     pub(super) fn detach(&self, overlay: &OverlayId) -> Result<(), DiskError> {
-        let at = self.place(overlay);
-        if !mount::is_mounted(&at)? {
-            return Ok(());
+        if mount::is_mounted(&self.place(overlay))? {
+            self.detach_mounted(overlay)?;
         }
+        // Also of one that is lost, which nobody mounts.
+        let mut strained = self.strained();
+        strained.paused.retain(|id| id != overlay);
+        strained.lost.retain(|id| id != overlay);
+        Ok(())
+    }
+
+    fn detach_mounted(&self, overlay: &OverlayId) -> Result<(), DiskError> {
+        let at = self.place(overlay);
         self.group.freeze(&at, false)?;
         // A host that has read the disk may keep it open at the server, with the promise that
         // nobody else writes it (a delegation). Opening it for writing takes that back; it must
@@ -321,11 +329,7 @@ impl LvmDriver {
             // It goes on being used.
             self.attach(overlay, &lv)?;
         }
-        done?;
-        let mut strained = self.strained();
-        strained.paused.retain(|id| id != overlay);
-        strained.lost.retain(|id| id != overlay);
-        Ok(())
+        done
     }
 
     pub(super) fn strained(&self) -> std::sync::MutexGuard<'_, Strained> {

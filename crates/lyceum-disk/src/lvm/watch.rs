@@ -131,8 +131,11 @@ impl LvmDriver {
     /// Whether the kernel's own figures leave nothing to do. It is asked every second, and LVM's
     /// programs look at all disks each time; this one does not.
     fn calm(&self) -> Result<bool, DiskError> {
-        if !LvmDriver::strained(self).paused.is_empty() {
-            return Ok(false);
+        {
+            let strained = LvmDriver::strained(self);
+            if !strained.paused.is_empty() || !strained.lost.is_empty() {
+                return Ok(false);
+            }
         }
         let text = tool::must(
             "can't ask how full the snapshots are",
@@ -182,6 +185,8 @@ impl LvmDriver {
                 }
                 continue;
             }
+            // Marked by a look that began before it was made anew.
+            self.strained().lost.retain(|id| *id != overlay);
             let origin = lv
                 .origin
                 .as_ref()

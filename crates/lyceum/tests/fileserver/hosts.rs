@@ -190,6 +190,75 @@ fn others(host: &Guest, server: &Guest) {
     start_host(host);
 }
 
+#[test]
+#[ignore = "make test-storage"]
+fn wrong_addresses_and_stale_mounts() {
+    let lab = Lab::new();
+    let server = lab.boot(file_server(disks(512, 512)));
+    init(
+        &server,
+        "--driver qcow2 --disk-network 10.77.0.1 --hosts 10.77.0.0/24",
+    );
+    start(&lab, &server);
+    let host = lab.boot(host());
+    start_host(&host);
+    stale(&lab, &server, &host);
+    wrong_addresses(&lab, &server, &host);
+}
+
+/// An address that is nobody's: the file server does not begin to show disks there, and a host
+/// does not wait for ever.
+fn wrong_addresses(lab: &Lab, server: &Guest, host: &Guest) {
+    stop(server, "TERM");
+    server.run("sed 's/10.77.0.1/10.77.0.99/' /etc/lyceum/storage.toml >/tmp/other.toml");
+    let refused =
+        server.try_run("timeout 120 /opt/payload/lyceum storage --config /tmp/other.toml 2>&1");
+    assert!(
+        refused.status != 0 && refused.text.contains("10.77.0.99 is no address"),
+        "{}",
+        refused.text
+    );
+    start(lab, server);
+    host.run("sed -e 's/10.77.0.1/10.77.0.99/' -e 's/:8471/:8472/' -e 's#/srv/fast#/srv/f#' -e 's#/srv/slow#/srv/s#' -e 's#/run/lyceum#/run/other#' -e 's#/var/lib/lyceum/host#/var/lib/other#' /etc/lyceum/host.toml >/tmp/other.toml; cp -rn /opt/payload/host /var/lib/other");
+    let refused =
+        host.try_run("timeout 500 /opt/payload/lyceum host --config /tmp/other.toml 2>&1");
+    assert!(
+        refused.status != 0
+            && refused.status != 124
+            && refused.text.contains("can't mount 10.77.0.99:"),
+        "{}",
+        refused.text
+    );
+}
+
+/// The file server's tiers were made anew under a host: its mounts are stale. It makes them anew
+/// when it starts, refuses tiers that it did not have, and needs nobody when they are its own.
+fn stale(lab: &Lab, server: &Guest, host: &Guest) {
+    let markers = "/srv/lyceum/fast/.lyceum-tier /srv/lyceum/slow/.lyceum-tier";
+    stop(host, "TERM");
+    stop(server, "TERM");
+    server.run(&format!(
+        "tar cf /tmp/markers -P {markers} /var/lib/lyceum/storage/tiers.json; rm /var/lib/lyceum/storage/tiers.json
+         sed -i -E 's/(\"id\": ?\")[0-9a-f]{{8}}/\\1deadbeef/' {markers}"
+    ));
+    start(lab, server);
+    host.until("ls /srv/fast 2>&1 | grep -qi stale");
+    host.run(": >/var/log/lyceum.log");
+    let refused =
+        host.try_run("timeout 300 /opt/payload/lyceum host --config /etc/lyceum/host.toml 2>&1");
+    assert!(
+        refused.status != 0 && refused.text.contains("other tiers"),
+        "{}",
+        refused.text
+    );
+    stop(server, "TERM");
+    server.run("tar xf /tmp/markers -P");
+    start(lab, server);
+    host.until("ls /srv/fast 2>&1 | grep -qi stale");
+    start_host(host);
+    host.run("ls /srv/fast/releases /srv/slow/overlays >/dev/null");
+}
+
 /// A desktop's volume is a file system of its own; hosts reach it below the tier that they mounted.
 fn volumes(lab: &Lab, server: &Guest, host: &Guest, release: &str) {
     stop(server, "TERM");
