@@ -181,10 +181,10 @@ async fn poll(app: &App, id: &HostId, ear: &mut Ear) -> Result<(), AgentError> {
             .facts_written
             .is_none_or(|at| at.elapsed() >= FACTS_EVERY)
         {
-            if facts.replica.is_some() {
-                // How far a copy is changes all the time.
+            if facts.replica.is_some() || facts.network.is_some() {
+                // How far a copy is changes all the time, and a network may break and be put right.
                 let fresh: HostFacts = client.get("/v1/host").await?;
-                facts.replica = fresh.replica;
+                (facts.replica, facts.network) = (fresh.replica, fresh.network);
             }
             write_facts(app, id, facts).await?;
             ear.facts_written = Some(Instant::now());

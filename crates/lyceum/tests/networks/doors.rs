@@ -304,6 +304,22 @@ fn changed_by_hand(d: &Doors) {
             .is_some_and(|r| r.contains("firewall")),
         "{shown}"
     );
+    // A host says so, too.
+    let host = d.world.name("h1");
+    sh(&format!(
+        "ip netns exec {host} nft delete table bridge lyceum-host"
+    ));
+    until("the host says that its rules were gone", || {
+        let shown = d.world.get("network");
+        let what = shown["hosts"][0]["repaired"].as_str()?;
+        what.contains("gone").then_some(())
+    });
+    until("it is in the audit log", || {
+        let audit = d.world.get("audit");
+        let mut all = audit["items"].as_array()?.iter();
+        all.any(|e| e["action"] == "network.repaired" && e["target"] == "host/h1")
+            .then_some(())
+    });
 }
 
 /// A login server without nft: what was in force stays, it is said, and goes on when nft is there.
