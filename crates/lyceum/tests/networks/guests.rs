@@ -356,6 +356,12 @@ fn reboot_of_the_login_server(school: &mut School) {
 fn handed_out(school: &mut School) {
     school
         .world
+        .json(&["user", "set", "ann", "--role", "teacher"]);
+    school
+        .world
+        .json(&["course", "roster", "add", "A", "ann", "--teacher"]);
+    school
+        .world
         .json(&["course", "hand-out", "A", "--desktop", "A/ann"]);
     let mut bob = Guest::find(&school.world, "A", "bob");
     assert_eq!(bob.v4, school.guest("bob").v4, "it keeps its own");
