@@ -7,4 +7,5 @@ mod guest;
 mod hosts;
 mod power;
 mod server;
+mod tuning;
 mod volumes;

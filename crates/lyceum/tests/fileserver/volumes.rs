@@ -268,6 +268,51 @@ fn in_use(agent: &Agent, guest: &Guest) {
     io(guest, &at("o-2"), &["read -P 0x41 0 8M"]);
 }
 
+/// While no agent is there to extend it, a classic snapshot becomes full and is lost: that is said,
+/// only this desktop is concerned, and a reset makes it a new one.
+#[test]
+#[ignore = "make test-storage"]
+fn a_classic_snapshot_overflows_unwatched() {
+    let lab = Lab::new();
+    let guest = lab.boot(file_server(disks(512, 1024)));
+    init(&guest, "--driver lvm-classic");
+    let agent = start(&lab, &guest);
+    let release = agent.release("d", 24);
+    for n in 0..2 {
+        agent.clone_release(&release, &format!("o-{n}"));
+    }
+    stop(&guest, "KILL");
+    guest.run(&format!(
+        "timeout 300 qemu-io -f qcow2 -c 'write -P 0x71 0 48M' -c flush -c 'write -P 0x72 48M 48M' -c flush {} >/tmp/overflow 2>&1; dmsetup status lyceum-d.o.0 | grep -Eq 'Invalid|Overflow'",
+        at("o-0")
+    ));
+    let agent = start(&lab, &guest);
+    let began = Instant::now();
+    while agent.facts().lost.is_empty() {
+        assert!(
+            began.elapsed() < crate::guest::PATIENCE,
+            "nobody says that it is lost"
+        );
+    }
+    assert_eq!(agent.facts().lost[0].as_str(), "o-0");
+    let error = agent
+        .try_get::<Value>("/v1/overlays/o-0")
+        .expect_err("it is lost");
+    assert_eq!(error.code(), Some("damaged"), "{error}");
+    let refused = agent.try_put::<Value>("/v1/overlays/o-0/points/p-1", Value::Null);
+    assert!(refused.is_err(), "a point of what is lost");
+    io(&guest, &at("o-1"), &["read -P 0x41 0 8M"]);
+    let () = agent.post("/v1/overlays/o-0/reset", Value::Null);
+    io(&guest, &at("o-0"), &["read -P 0x41 0 8M"]);
+    let began = Instant::now();
+    while !agent.facts().lost.is_empty() {
+        assert!(
+            began.elapsed() < crate::guest::PATIENCE,
+            "it is said to be lost after its reset"
+        );
+    }
+}
+
 /// The slow disks are nearly full: desktops stand still before anything is lost, and go on when
 /// there is room.
 fn full(agent: &Agent, guest: &Guest, driver: &str) {
