@@ -18,10 +18,10 @@ const TEXT_HELD_MAX: usize = crate::client::CUT_TEXT_MAX;
 const DOWN_MAX: usize = 64;
 /// Events that were given on and may have to be given again.
 const JOURNAL_MAX: usize = 256;
-/// QEMU gives its keyboard one key every 10 ms, which holds 16 bytes. What waits inside QEMU is lost
-/// when the machine moves, so it waits here: only a few keys are let through at once.
-const KEY_EVERY: Duration = Duration::from_millis(10);
-const KEYS_AT_ONCE: u32 = 4;
+/// A PC's keyboard holds 16 bytes, one for a key that is pressed and two when it is let go, and forgets
+/// what comes on top. So keys wait here: at this pace a guest may look away for 0.15 s. Nobody types faster.
+const KEY_EVERY: Duration = Duration::from_millis(20);
+const KEYS_AT_ONCE: u32 = 2;
 
 #[derive(Debug)]
 struct Given {

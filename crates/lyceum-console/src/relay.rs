@@ -18,8 +18,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 const END: u32 = u32::MAX;
 /// What is on its way, each way, in bytes.
 const BLOCK: usize = 32 * 1024;
-/// How long a machine may take to read what was written to it, once the end is near.
-const DRAIN: Duration = Duration::from_millis(500);
+/// How long a machine may take to read what was written to it, once the end is near. It goes on meanwhile, and
+/// reads at once when it gets a processor; on an overloaded host that takes longer.
+const DRAIN: Duration = Duration::from_secs(5);
 
 /// What is known of how a connection ended: the bytes its machine has read. Nothing until an
 /// orderly end.

@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-/// QEMU gives a keyboard one event every 10 ms and forgets those that wait when the machine stands
-/// still. The gateway lets four through at once; those that are let go at the end come on top.
+/// The keys that are down are let go by QEMU a moment after the last connection has ended, and those that
+/// came just before shall not wait in a machine that stands still: a guest that looks on reads them by then.
 const KEYS_SETTLE: Duration = Duration::from_millis(100);
 
 /// The consoles of one desktop that are open together.
