@@ -8,7 +8,8 @@
 //!
 //! - [`link`]: the messages of the link stage as types. - [`ticket`]: the password's encryption, which SPICE does
 //!   inside of TLS as well. - [`shake`]: the link stage over a stream, as server and as client. - [`main_channel`]:
-//!   where messages of the main channel begin and end, and the order to connect again.
+//!   where messages of the main channel begin and end, and the order to connect again. - [`taken_up`]: when a channel may be closed without harm to
+//!   its server.
 //!
 //! **Invariants.** All but [`shake`] does no I/O; nothing asks a clock. No input of either side makes anything here panic or
 //! hold more than a bounded amount of memory.
@@ -16,6 +17,7 @@
 pub mod link;
 pub mod main_channel;
 pub mod shake;
+pub mod taken_up;
 pub mod ticket;
 
 /// What went wrong with a link.

@@ -287,6 +287,20 @@ fn refused(linked: Result<TlsStream<TcpStream>, SpiceError>) -> bool {
     }
 }
 
+/// The client is linked before its machine is, so that many at once are more than a session may have: it is asked again.
+async fn display(viewer: &Viewer, session: u32) -> TlsStream<TcpStream> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match viewer.link(channel::DISPLAY, session).await {
+            Ok(display) => return display,
+            Err(SpiceError::Refused(result::ERROR)) if Instant::now() < until => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            Err(e) => panic!("{e}"),
+        }
+    }
+}
+
 fn has_a_picture(file: &Path) -> bool {
     let bytes = std::fs::read(file).unwrap();
     assert_eq!(&bytes[..2], b"P6", "a portable pixmap");
@@ -396,6 +410,16 @@ fn spice_clients_see_a_picture_and_are_told_to_come_again() {
         });
     }
 
+    // Neither does one that hangs up as soon as it is linked, when its machine has hardly begun with it.
+    for n in 0..25 {
+        drop(runtime.block_on(crate::display(&viewer, session)));
+        assert_eq!(machines(&id), before, "{n}");
+    }
+    let heard = runtime.block_on(async {
+        let mut last = crate::display(&viewer, session).await;
+        last.read(&mut [0]).await
+    });
+    assert!(matches!(heard, Ok(1)), "{heard:?}");
     assert_eq!(machines(&id), before);
 
     // Through a reset and a move: told to come again, and let in again with the same password.
