@@ -198,11 +198,13 @@ fn relieve(draft: &mut Draft, h: usize, idle: &[usize], asked: &mut [f64]) {
         .copied()
         .filter(|d| !heavy.contains(d))
         .collect();
-    // The busiest of the light ones first: fewest moves for the relief.
+    let travels = |d: usize| draft.world.desktops[d].travels_kib;
+    // The busiest of the light ones first: fewest moves for the relief; of those the cheapest.
     light.sort_by(|a, b| {
         draft.world.desktops[*b]
             .cores
             .total_cmp(&draft.world.desktops[*a].cores)
+            .then(travels(*a).cmp(&travels(*b)))
             .then(a.cmp(b))
     });
     let mut too_little = 0usize;

@@ -18,6 +18,7 @@ mod paper;
 mod place;
 mod plan;
 pub mod policy;
+mod price;
 mod saving;
 pub mod snapshot;
 pub mod start;
@@ -26,6 +27,7 @@ mod world;
 
 pub use plan::{Move, NotDone, Plan, Start, plan};
 pub use policy::{BalanceBy, Mode, PlanPolicy, Spread};
+pub use price::{PlanPrice, Price};
 pub use snapshot::{Desktop, Host, MovesBy, Power, Snapshot, Standing};
 pub use start::{HostView, Policy, Refusal, Request, Verdict, place};
 pub use summary::{HostSummary, Summary};

@@ -100,7 +100,7 @@ pub(crate) fn carry_out(draft: &mut Draft, wanted: Vec<Wanted>) -> bool {
 /// A pending move whose desktop can wait on a third host so that another pending move fits.
 fn detour(world: &mut World, pending: &[Wanted], detoured: &[usize]) -> Option<(usize, usize)> {
     let mut order: Vec<usize> = (0..pending.len()).collect();
-    order.sort_by_key(|i| (world.desktops[pending[*i].desktop].cost_in, *i));
+    order.sort_by_key(|i| (world.desktops[pending[*i].desktop].travels_kib, *i));
     for i in order {
         let d = pending[i].desktop;
         let Some(from) = world.desktops[d].host else {

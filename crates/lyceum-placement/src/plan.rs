@@ -3,12 +3,14 @@
 use crate::snapshot::{Power, Snapshot};
 use crate::summary::{Summary, summary};
 use crate::world::World;
-use crate::{Invalid, Mode, PlanPolicy, balance, compute, order, paper, place, saving};
+use crate::{
+    Invalid, Mode, PlanPolicy, PlanPrice, Price, balance, compute, order, paper, place, saving,
+};
 use lyceum_model::UnixMillis;
 use serde::{Deserialize, Serialize};
 
 /// One desktop goes from one host to another.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Move {
     /// Which desktop.
     pub desktop: String,
@@ -18,6 +20,9 @@ pub struct Move {
     pub to: String,
     /// Why, in words.
     pub reason: String,
+    /// What it is expected to cost; a plan that is older than this number has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price: Option<Price>,
 }
 
 /// One waiting desktop gets a place.
@@ -47,6 +52,9 @@ pub struct NotDone {
 pub struct Plan {
     /// Moves, in an order in which they can be done one by one.
     pub moves: Vec<Move>,
+    /// What the moves are expected to cost together; absent when there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price: Option<PlanPrice>,
     /// Places for desktops that waited.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub starts: Vec<Start>,
@@ -184,6 +192,11 @@ impl<'a> Draft<'a> {
         self.on.contains(&h) || self.world.snapshot.hosts[h].power == Power::On
     }
 
+    /// Takes over what another draft says is not done.
+    pub fn take_reasons(&mut self, other: &mut Draft) {
+        self.refused = std::mem::take(&mut other.refused);
+    }
+
     /// Moves a desktop now, which the caller knows to fit.
     pub fn step(&mut self, d: usize, to: usize, reason: String) {
         if let Some(from) = self.world.desktops[d].host {
@@ -281,19 +294,31 @@ impl<'a> Draft<'a> {
                 .map(|h| world.host_name(*h).to_owned())
                 .collect()
         };
-        Plan {
-            power_on: names(&self.on),
-            power_off: names(&self.off),
-            moves: self
-                .moves
-                .iter()
-                .map(|(d, from, to, reason)| Move {
+        let mut moved = std::collections::HashSet::new();
+        let moves: Vec<Move> = self
+            .moves
+            .iter()
+            .map(|(d, from, to, reason)| {
+                let desktop = &world.snapshot.desktops[*d];
+                // By way of a third host what it shared is lost once.
+                let now_mib = match moved.insert(*d) {
+                    true => desktop.cost_mib(),
+                    false => desktop.cost_after_move_mib(),
+                };
+                Move {
                     desktop: world.desktop_name(*d).to_owned(),
                     from: world.host_name(*from).to_owned(),
                     to: world.host_name(*to).to_owned(),
                     reason: reason.clone(),
-                })
-                .collect(),
+                    price: Some(Price::of(desktop, now_mib, world.snapshot.move_mbit_per_s)),
+                }
+            })
+            .collect();
+        Plan {
+            power_on: names(&self.on),
+            power_off: names(&self.off),
+            price: PlanPrice::sum(moves.iter().filter_map(|m| m.price.as_ref())),
+            moves,
             starts: self
                 .starts
                 .iter()
@@ -354,7 +379,10 @@ impl Snapshot {
                 }
             }
             if desktop.way() == crate::MovesBy::Migration {
-                desktop.private_mib = None;
+                // What was measured of it was measured while it shared memory.
+                if desktop.private_mib.take().is_some() {
+                    desktop.move_mib = None;
+                }
             }
             desktop.host = Some(step.to.clone());
         }

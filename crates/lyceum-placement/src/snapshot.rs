@@ -35,6 +35,7 @@ pub enum Standing {
 }
 
 /// How a running desktop gets to another host.
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MovesBy {
@@ -98,6 +99,9 @@ pub struct Desktop {
     pub private_mib: Option<u64>,
     /// How it moves; `null`: as a delta when it shares memory, else by migration.
     pub moves_by: Option<MovesBy>,
+    /// What travels when it is moved that way, as far as that was measured, MiB. `null`: as a delta what
+    /// it takes for itself, by migration all of its memory.
+    pub move_mib: Option<f64>,
     /// Virtual CPUs; `null`: one.
     pub vcpus: Option<u32>,
     /// CPU use in percent of its own virtual CPUs, average of 10 minutes. Not known: `null`.
@@ -128,6 +132,8 @@ pub struct Snapshot {
     pub desktops: Vec<Desktop>,
     /// When a plan was last carried out.
     pub last_acted_at: Option<UnixMillis>,
+    /// What a move may use of a link, megabits per second. Not known: `null`, and no times are told.
+    pub move_mbit_per_s: Option<f64>,
 }
 
 /// No machine has more memory than this, MiB; sums of it can't overflow.
@@ -163,6 +169,15 @@ impl Desktop {
         }
     }
 
+    /// What travels when it is moved, MiB.
+    pub fn travels_mib(&self) -> f64 {
+        // Memory is far below 2^53.
+        self.move_mib.unwrap_or(match self.way() {
+            MovesBy::Delta => self.cost_mib() as f64,
+            MovesBy::Migration => self.memory_mib as f64,
+        })
+    }
+
     /// CPU it uses, in cores; 0 when that is not known.
     pub fn cores_used(&self) -> f64 {
         self.cpu_percent.unwrap_or(0.0) / 100.0 * f64::from(self.vcpus.unwrap_or(1))
@@ -173,6 +188,13 @@ impl Snapshot {
     /// Whether it can be planned with. The first thing that is wrong is named with its place,
     /// for example `hosts[2].cpu_percent`.
     pub fn check(&self) -> Result<(), Invalid> {
+        number(self.move_mbit_per_s, || "move_mbit_per_s".into())?;
+        if self.move_mbit_per_s == Some(0.0) {
+            return Err(Invalid::new(
+                "move_mbit_per_s".into(),
+                "is 0, so no move would ever end; give the bandwidth, or null".into(),
+            ));
+        }
         let mut hosts = HashSet::new();
         for (i, host) in self.hosts.iter().enumerate() {
             let at = |field: &str| format!("hosts[{i}].{field}");
@@ -233,6 +255,7 @@ impl Snapshot {
                 return Err(Invalid::new(at("vcpus"), "is 0; give 1 or more".into()));
             }
             number(desktop.cpu_percent, || at("cpu_percent"))?;
+            number(desktop.move_mib, || at("move_mib"))?;
             for (field, host) in [("host", &desktop.host), ("moving_to", &desktop.moving_to)] {
                 if let Some(host) = host
                     && !hosts.contains(host.as_str())

@@ -48,7 +48,7 @@ pub struct Summary {
 }
 
 /// Two digits after the point are enough for people and keep files short.
-fn rounded(value: f64) -> f64 {
+pub(crate) fn rounded(value: f64) -> f64 {
     // The sum of nothing is -0.0; adding 0 makes it 0.
     (value * 100.0).round() / 100.0 + 0.0
 }

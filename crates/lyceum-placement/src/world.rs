@@ -52,6 +52,8 @@ pub(crate) struct DesktopState {
     pub cost: u64,
     /// What it will take after a move, MiB.
     pub cost_in: u64,
+    /// What travels when it is moved, KiB.
+    pub travels_kib: u64,
     pub nominal: u64,
     /// Why it can't be moved.
     pub fixed: Option<&'static str>,
@@ -175,6 +177,8 @@ impl<'a> World<'a> {
                     Some(_) => d.cost_after_move_mib(),
                     None => d.cost_mib(),
                 },
+                // Float to integer saturates.
+                travels_kib: (d.travels_mib() * 1024.0) as u64,
                 nominal: d.memory_mib,
                 fixed: if d.moving_to.is_some() {
                     Some("it is being moved")

@@ -152,7 +152,7 @@ pub(crate) fn targets(world: &World, open: &[usize], by: By) -> Vec<Wanted> {
         members.sort_by_key(|d| {
             (
                 Reverse(trial.dislike(*d, from)),
-                trial.desktops[*d].cost,
+                trial.desktops[*d].travels_kib,
                 *d,
             )
         });

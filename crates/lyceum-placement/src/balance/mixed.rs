@@ -8,7 +8,7 @@
 //! before. Nobody asked for that one: where the plan has more moves than the plain descent, or ends less
 //! even, the best end on the way counts that has neither.
 
-use super::{By, repick};
+use super::{ABOUT_NOTHING, By, repick};
 use crate::order::Wanted;
 use crate::world::World;
 use std::cmp::Reverse;
@@ -23,8 +23,6 @@ const ENDS: usize = 24;
 const TRIES: usize = 8;
 /// Rounds of choosing again.
 const PASSES: usize = 6;
-/// Two sums that differ by less are the same.
-const ABOUT_NOTHING: f64 = 1e-12;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Step {
@@ -273,7 +271,8 @@ impl<'a> Search<'a> {
                 By::Seats => (1, 1),
             }
         };
-        members.sort_by_key(|d| (key(d), *d));
+        // Of one size the cheapest to move comes first.
+        members.sort_by_key(|d| (key(d), self.world.desktops[*d].travels_kib, *d));
         let sizes = members
             .chunk_by(|a, b| key(a) == key(b))
             .map(|chunk| Size {

@@ -18,6 +18,9 @@ use crate::world::World;
 /// More rounds than ever needed; each makes the balance strictly better.
 const ROUNDS: usize = 12;
 
+/// Two sums that differ by less are the same.
+const ABOUT_NOTHING: f64 = 1e-12;
+
 /// What is balanced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum By {
@@ -46,12 +49,23 @@ pub(crate) fn run(draft: &mut Draft) {
         } else {
             mixed::targets(&draft.world, &open, by)
         };
-        let before = draft.moves.len();
         if wanted.is_empty() {
             break;
         }
-        crate::order::carry_out(draft, wanted);
-        if draft.moves.len() == before {
+        let before = (!closed).then(|| draft.clone());
+        let moves = draft.moves.len();
+        let all = crate::order::carry_out(draft, wanted);
+        if draft.moves.len() == moves {
+            break;
+        }
+        // What is left of a balance of which a part can't be done may be no better than nothing, and
+        // would be moved to and fro for ever.
+        if let Some(mut before) = before.filter(|_| !all)
+            && unevenness(&draft.world, &open, by)
+                >= unevenness(&before.world, &open, by) - ABOUT_NOTHING
+        {
+            before.take_reasons(draft);
+            *draft = before;
             break;
         }
     }
@@ -66,6 +80,23 @@ pub(crate) fn run(draft: &mut Draft) {
             ),
         );
     }
+}
+
+/// How far the hosts are from carrying the same.
+fn unevenness(world: &World, open: &[usize], by: By) -> f64 {
+    let load = |h: &usize| match by {
+        By::Seats => f64::from(world.hosts[*h].count),
+        By::Memory => world.load(*h),
+    };
+    let mean = match by {
+        By::Seats => open.iter().map(load).sum::<f64>() / open.len().max(1) as f64,
+        By::Memory => {
+            let used: f64 = open.iter().map(|h| world.hosts[*h].used as f64).sum();
+            let usable: f64 = open.iter().map(|h| world.hosts[*h].usable as f64).sum();
+            used / usable.max(1.0)
+        }
+    };
+    open.iter().map(|h| (load(h) - mean).powi(2)).sum()
 }
 
 /// What is made equal.

@@ -66,7 +66,7 @@ pub(crate) fn bound(world: &World, open: &[usize], free_to_go: &[usize]) -> usiz
     by_memory.max(by_seats).max(1)
 }
 
-/// Ways to do with `n` hosts less, the best first: fewest moves, least memory to copy, most watts saved.
+/// Ways to do with `n` hosts less, the best first: fewest moves, least that travels, most watts saved.
 pub(crate) fn ways(world: &World, open: &[usize], free_to_go: &[usize], n: usize) -> Vec<Way> {
     if free_to_go.len() < n {
         return Vec::new();
@@ -78,7 +78,7 @@ pub(crate) fn ways(world: &World, open: &[usize], free_to_go: &[usize], n: usize
     let copied = |way: &Way| -> u64 {
         way.places
             .iter()
-            .map(|(d, _)| world.desktops[*d].cost_in)
+            .map(|(d, _)| world.desktops[*d].travels_kib)
             .sum()
     };
     let watts = |way: &Way| -> f64 {
@@ -124,7 +124,13 @@ fn choices(world: &World, open: &[usize], free_to_go: &[usize], n: usize) -> Vec
     let host = |h: usize| &world.hosts[h];
     let watts = |h: usize| world.snapshot.hosts[h].watts.unwrap_or(0.0);
     type Key<'a> = &'a dyn Fn(usize) -> (f64, f64, f64);
-    let orders: [Key; 4] = [
+    let travels = |h: usize| -> f64 {
+        let all = host(h).members.iter();
+        all.map(|d| world.desktops[*d].travels_kib as f64).sum()
+    };
+    let orders: [Key; 5] = [
+        // Fewest moves, and of those the cheapest.
+        &|h| (f64::from(host(h).count), travels(h), -watts(h)),
         &|h| (f64::from(host(h).count), -watts(h), host(h).used as f64),
         &|h| {
             let count = f64::from(host(h).count);

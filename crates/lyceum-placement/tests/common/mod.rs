@@ -166,6 +166,17 @@ pub fn verify(snapshot: &Snapshot, policy: &PlanPolicy, plan: &Plan) -> Result<(
                 return say("more kin there");
             }
         }
+        let (_, now) = place.get(d.id.as_str()).ok_or("it does not run")?;
+        match &step.price {
+            None => return say("nobody knows what it costs"),
+            Some(p) if p.memory_mib != after_move(d) || p.way != d.way() => {
+                return say("another way, or other memory there than it is said to take");
+            }
+            Some(p) if p.more_mib != after_move(d).saturating_sub(*now) => {
+                return say("what it shares no more is not what it is said to be");
+            }
+            Some(_) => {}
+        }
         place.insert(&d.id, (step.to.clone(), after_move(d)));
     }
     for id in &plan.power_off {
@@ -235,6 +246,7 @@ prop_compose! {
         memory in prop_oneof![3 => (1u64..9).prop_map(|n| n * 512), 1 => 300u64..6000],
         private in proptest::option::weighted(0.3, 16u64..200),
         migrates in proptest::bool::weighted(0.2),
+        travels in proptest::option::weighted(0.3, 0.0f64..900.0),
         vcpus in 1u32..5,
         cpu in 0.0f64..100.0,
         odd in 0u32..30,
@@ -249,6 +261,7 @@ prop_compose! {
             memory_mib: memory,
             private_mib: private,
             moves_by: migrates.then_some(MovesBy::Migration),
+            move_mib: travels,
             vcpus: Some(vcpus),
             cpu_percent: Some(cpu),
             movable: (odd == 0).then_some(false),

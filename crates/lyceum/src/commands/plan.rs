@@ -6,7 +6,9 @@ use crate::exit::{Exit, FAILED};
 use crate::table::{Table, plain};
 use clap::Args;
 use lyceum_model::UnixMillis;
-use lyceum_placement::{Desktop, Host, Mode, Plan, PlanPolicy, Snapshot, Summary};
+use lyceum_placement::{
+    Desktop, Host, Mode, MovesBy, Plan, PlanPolicy, PlanPrice, Snapshot, Summary,
+};
 use serde::Deserialize;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -37,6 +39,9 @@ struct Cluster {
     /// When a plan was last carried out.
     #[serde(default)]
     last_acted_at: Option<UnixMillis>,
+    /// What a move may use of a link, megabits per second.
+    #[serde(default)]
+    move_mbit_per_s: Option<f64>,
     /// The time the file is of; without it, now.
     #[serde(default)]
     now: Option<UnixMillis>,
@@ -101,6 +106,7 @@ fn plan_of(text: &str, mode: Mode) -> Result<Plan, String> {
         hosts: cluster.hosts,
         desktops: cluster.desktops,
         last_acted_at: cluster.last_acted_at,
+        move_mbit_per_s: cluster.move_mbit_per_s,
     };
     let policy = PlanPolicy {
         mode,
@@ -134,17 +140,23 @@ fn report(plan: &Plan) -> String {
         table.row([&start.desktop, &start.host, &start.reason]);
     }
     section("Starts:", table);
-    let mut table = Table::new(&[">#", "DESKTOP", "FROM", "TO", "REASON"]);
+    let mut table = Table::new(&[
+        ">#", "DESKTOP", "FROM", "TO", "BY", ">MIB SENT", ">MIB THERE", "REASON",
+    ]);
     for (i, step) in plan.moves.iter().enumerate() {
         table.row([
             (i + 1).to_string().as_str(),
             &step.desktop,
             &step.from,
             &step.to,
+            step.price.map_or("", |p| way(p.way)),
+            &step.price.map_or_else(String::new, |p| format!("{:.1}", p.travels_mib)),
+            &step.price.map_or_else(String::new, |p| p.memory_mib.to_string()),
             &step.reason,
         ]);
     }
     section("Moves, in this order:", table);
+    let price = plan.price.as_ref().map(price);
     let mut table = Table::new(&["NOT DONE", "WHY"]);
     for entry in &plan.not_done {
         table.row([&entry.what, &entry.why]);
@@ -173,12 +185,38 @@ fn report(plan: &Plan) -> String {
             s.hosts_on, s.desktops, s.free_seats, s.spread_percent, s.watts
         )
     };
+    if let Some(price) = price {
+        out.push_str(&format!("moves:  {price}\n"));
+    }
     out.push_str(&format!(
         "before: {}\nafter:  {}\n",
         plain(&line(&plan.before)),
         plain(&line(&plan.after))
     ));
     out
+}
+
+/// How a desktop moves, for people.
+pub fn way(way: MovesBy) -> &'static str {
+    match way {
+        MovesBy::Delta => "delta",
+        MovesBy::Migration => "live",
+    }
+}
+
+/// What all moves cost together, in words.
+pub fn price(price: &PlanPrice) -> String {
+    let mut text = format!("{:.1} MiB travel", price.travels_mib);
+    if let Some(seconds) = price.seconds {
+        text.push_str(&format!(", {seconds:.1} s one after another"));
+    }
+    if price.more_mib > 0 {
+        text.push_str(&format!(
+            ", and {} MiB that were shared are taken besides",
+            price.more_mib
+        ));
+    }
+    text
 }
 
 #[cfg(test)]
@@ -223,6 +261,44 @@ mod tests {
     }
 
     #[test]
+    fn what_moves_cost_is_told_before_they_are_made() {
+        let (a, b) = (HOST, HOST.replace("kvm1", "kvm2"));
+        let desktops: Vec<String> = (0..4)
+            .map(|i| {
+                let shared = if i == 0 { "" } else { r#""private_mib":60,"move_mib":8.5,"# };
+                DESKTOP
+                    .replace("\"d1\"", &format!("\"d{i}\""))
+                    .replace("\"vcpus\"", &format!("{shared}\"vcpus\""))
+            })
+            .collect();
+        let text = cluster(
+            &format!("{a},{b}"),
+            &desktops.join(","),
+            r#","move_mbit_per_s":1000,"policy":{"balance_by":"seats"}"#,
+        );
+        let plan = plan_of(&text, Mode::MemoryBalance).unwrap();
+        let value = serde_json::to_value(&plan).unwrap();
+        // The one that shares nothing, and all of whose memory would travel, stays.
+        assert_eq!(plan.moves.len(), 2);
+        assert_eq!(
+            value["moves"][0]["price"],
+            serde_json::json!({"way": "delta", "travels_mib": 8.5, "memory_mib": 60, "more_mib": 0, "seconds": 0.07})
+        );
+        assert_eq!(
+            value["price"],
+            serde_json::json!({"travels_mib": 17.0, "more_mib": 0, "seconds": 0.14})
+        );
+        // One that an older program wrote down has no prices.
+        let mut old = value.clone();
+        old.as_object_mut().unwrap().remove("price");
+        old["moves"][0].as_object_mut().unwrap().remove("price");
+        let old: Plan = serde_json::from_value(old).unwrap();
+        assert_eq!((old.price, old.moves[0].price), (None, None));
+        let told = report(&plan);
+        assert!(told.contains("17.0 MiB travel, 0.1 s one after another"), "{told}");
+    }
+
+    #[test]
     fn what_is_wrong_is_named_with_its_place() {
         let two = format!("{HOST},{HOST}");
         let desktop = |from: &str, to: &str| cluster(HOST, &DESKTOP.replace(from, to), "");
@@ -239,6 +315,14 @@ mod tests {
             (desktop("2048", "0"), "desktops[0].memory_mib"),
             (desktop("12.5", "-12.5"), "desktops[0].cpu_percent"),
             (desktop("12.5", "NaN"), "desktops[0].cpu_percent"),
+            (
+                desktop("\"vcpus\"", "\"move_mib\":-3,\"vcpus\""),
+                "desktops[0].move_mib",
+            ),
+            (
+                cluster(HOST, DESKTOP, ",\"move_mbit_per_s\":0"),
+                "move_mbit_per_s",
+            ),
             (desktop("kvm1", "kvm9"), "desktops[0].host"),
             (desktop("\"vcpus\"", "\"vpcus\""), "desktops[0].vpcus"),
             (

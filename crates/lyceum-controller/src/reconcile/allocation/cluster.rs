@@ -317,6 +317,7 @@ fn desktop(
             true => placement::MovesBy::Migration,
             false => placement::MovesBy::Delta,
         }),
+        move_mib: None,
         vcpus: Some(u32::from(d.size.vcpus.max(1))),
         cpu_percent: (samples.len() >= averages.enough).then(|| samples::mean(samples).cpu),
         movable: Some(why_not(d).is_none() || moving_to.is_some()),
