@@ -412,8 +412,12 @@ pub const CATALOGUE: &[(&str, &str)] = &[
         "there is no room for it on the slow tier: it needs about {need} MiB, and {free} MiB are free. Delete restore points that nobody needs, or add space",
     ),
     (
-        "point.cold",
-        "it was booted cold, so it shares no memory with its release: stop it to keep its disk, or reset it",
+        "point.disk_alone",
+        "It was booted cold, so this is its disk, without its windows.",
+    ),
+    (
+        "point.disk_alone_cut",
+        "It was booted cold, so this is its disk, without its windows, and as a power cut would leave it: {why}",
     ),
     (
         "point.suspended",

@@ -105,6 +105,11 @@ struct FormatField {
 }
 
 impl Header {
+    /// Whether a machine can go on from it. `false`: it keeps the disk alone. No machine's device state is empty.
+    pub fn holds_memory(&self) -> bool {
+        self.device_state.bytes > 0
+    }
+
     /// The bytes of `delta.json`.
     pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, DeltaError> {
         let text = |e: serde_json::Error| DeltaError::Invalid(e.to_string());

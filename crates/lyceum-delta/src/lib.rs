@@ -11,6 +11,9 @@
 //! | `device-state`  | QEMU's own device state, opaque |
 //! | `overlay.qcow2` | the disk overlay at that moment; only in a delta of a desktop that went on |
 //!
+//! Of a machine that shares no memory with its release (it was booted cold) there is the disk alone: its delta has
+//! no pages and an empty device state ([`Header::holds_memory`]), and is booted from instead of resumed.
+//!
 //! A desktop that moves sends the same things over a [stream].
 //!
 //! A [`DeltaWriter`] fills `NAME.partial` and renames it after everything is on

@@ -55,10 +55,14 @@ impl Delta {
                 expected: expect.release.to_string(),
             });
         }
-        if let Some(difference) = header.platform.difference(expect.platform) {
+        // A disk is booted on any platform, in a machine of any size.
+        let memory = header.holds_memory();
+        if let Some(difference) = header.platform.difference(expect.platform)
+            && memory
+        {
             return Err(DeltaError::OtherPlatform(difference));
         }
-        if header.size != expect.size {
+        if memory && header.size != expect.size {
             let words = |s: MachineSize| format!("{} vCPU and {} MiB", s.vcpus, s.memory_mib);
             return Err(DeltaError::OtherSize {
                 found: words(header.size),

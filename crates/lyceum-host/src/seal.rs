@@ -314,6 +314,7 @@ impl Sealing {
             disk: DiskFiles {
                 top: disk.clone(),
                 base: None,
+                release: None,
                 durability: Durability::Safe,
                 cdrom: None,
             },
@@ -356,6 +357,7 @@ impl Sealing {
             disk: DiskFiles {
                 top: overlay,
                 base: Some(disk),
+                release: None,
                 durability: Durability::Throwaway,
                 cdrom: None,
             },
@@ -404,6 +406,7 @@ impl Sealing {
             disk: DiskFiles {
                 top: PathBuf::new(),
                 base: None,
+                release: None,
                 durability: Durability::Safe,
                 cdrom: None,
             },

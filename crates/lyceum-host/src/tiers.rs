@@ -218,6 +218,7 @@ impl Tiers {
         Ok(DiskFiles {
             top,
             base,
+            release: disk.release().cloned(),
             durability,
             cdrom,
         })

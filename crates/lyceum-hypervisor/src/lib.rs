@@ -78,7 +78,8 @@ pub trait Instance: Send + Sync {
     async fn suspend(&self, out: &Path) -> Result<DeltaSummary, HypervisorError>;
 
     /// The same, but the machine goes on, standing still for the moment of the
-    /// copy only; the overlay's content at that moment is copied into `out` too.
+    /// copy only; the overlay's content at that moment is copied into `out` too. Of a machine that shares no
+    /// memory with its release the disk alone is kept, after the guest was asked to write out what it holds.
     async fn capture(&self, out: &Path) -> Result<DeltaSummary, HypervisorError>;
 
     /// Bytes of memory that are the machine's own and not its release's; `None`: it has no release

@@ -332,8 +332,10 @@ impl SimHypervisor {
             StartFrom::Resume { sealed, delta } | StartFrom::HandOut { sealed, delta } => {
                 exists(&sealed.ram)?;
                 exists(&sealed.device_state)?;
-                instance::check_delta(delta, sealed, request.size, &self.platform)
-                    .map_err(StartError::BadDelta)?;
+                let checked = instance::check_delta(delta, sealed, request.size, &self.platform);
+                if !checked.map_err(StartError::BadDelta)? {
+                    return Err(StartError::BadDelta("it holds a disk alone".into()));
+                }
             }
         }
         Ok(())
@@ -392,7 +394,9 @@ impl Hypervisor for SimHypervisor {
         sealed: &SealedFiles,
         size: lyceum_model::MachineSize,
     ) -> Result<(), DeltaFault> {
-        instance::check_delta(delta, sealed, size, &self.platform).map_err(DeltaFault::Damaged)
+        instance::check_delta(delta, sealed, size, &self.platform)
+            .map(drop)
+            .map_err(DeltaFault::Damaged)
     }
 
     async fn adopt(&self, run_dir: &Path) -> Result<Option<Arc<dyn Instance>>, HypervisorError> {

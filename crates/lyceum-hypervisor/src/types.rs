@@ -41,6 +41,9 @@ pub struct DiskFiles {
     pub top: PathBuf,
     /// The sealed disk under it: opened read-only and cached.
     pub base: Option<PathBuf>,
+    /// The release that it is a disk of; `None`: a draft's own disk.
+    #[serde(default)]
+    pub release: Option<ReleaseId>,
     /// What flushed writes survive.
     pub durability: Durability,
     /// An ISO to put into a CD drive and boot from first, for drafts that are installed.
@@ -98,6 +101,24 @@ pub enum StartFrom {
         /// The device state file that `seal` writes.
         device_state: PathBuf,
     },
+}
+
+impl StartFrom {
+    /// The release's memory that such a machine shares: only what differs from it is the machine's own. `None`:
+    /// all of its memory is.
+    pub fn shares(&self) -> Option<&SealedFiles> {
+        match self {
+            StartFrom::Fork { sealed }
+            | StartFrom::Resume { sealed, .. }
+            | StartFrom::HandOut { sealed, .. }
+            | StartFrom::Arrive {
+                sealed: Some(sealed),
+            } => Some(sealed),
+            StartFrom::Arrive { sealed: None }
+            | StartFrom::Cold
+            | StartFrom::ColdForSeal { .. } => None,
+        }
+    }
 }
 
 /// What is made new in a fork.
@@ -190,6 +211,11 @@ pub struct DeltaSummary {
     pub device_bytes: u64,
     /// Bytes on disk of the overlay.
     pub overlay_bytes: u64,
+    /// It shares no memory with its release: the delta holds its disk alone, and is booted from.
+    pub disk_only: bool,
+    /// Of a disk alone: why the guest could not be asked to write out what it had in memory, so that
+    /// the disk is as a power cut would leave it.
+    pub not_flushed: Option<String>,
     /// How long the desktop stood still, in milliseconds.
     pub stand_still_ms: u64,
     /// How long it took in all, in milliseconds.

@@ -205,6 +205,12 @@ pub struct SavedDelta {
     pub memory_bytes: u64,
     /// Bytes of the overlay on disk.
     pub overlay_bytes: u64,
+    /// It shares no memory with its release, so this is its disk alone, to be booted from.
+    #[serde(default)]
+    pub disk_only: bool,
+    /// Of a disk alone: why the guest could not be asked to write out what it had in memory first.
+    #[serde(default)]
+    pub not_flushed: Option<String>,
     /// How long the desktop stood still, milliseconds.
     pub stand_still_ms: u64,
     /// How long it took in all, milliseconds.

@@ -40,6 +40,7 @@ impl Bench {
             disk: DiskFiles {
                 top,
                 base,
+                release: None,
                 durability: Durability::Throwaway,
                 cdrom: None,
             },

@@ -206,6 +206,11 @@ impl Guest {
             .map(drop)
     }
 
+    /// Asks the guest to write out what its file systems have in memory.
+    pub async fn sync(&self, limit: Duration) -> Result<(), HypervisorError> {
+        self.ask("sync", json!({}), limit).await.map(drop)
+    }
+
     /// Asks the guest to shut itself down; it has begun to when this returns.
     pub async fn shutdown(&self, limit: Duration) -> Result<(), HypervisorError> {
         self.ask("shutdown", json!({}), limit).await.map(drop)

@@ -131,6 +131,11 @@ impl QemuHypervisor {
             }
             e => StartError::BadDelta(e.to_string()),
         })?;
+        if !delta.header().holds_memory() {
+            return Err(StartError::BadDelta(
+                "it holds a disk alone, to be booted from".into(),
+            ));
+        }
         if let Some(mac) = &delta.header().nic_mac {
             if !is_mac(mac) {
                 return Err(StartError::BadDelta(format!("{mac:?} is no MAC address")));

@@ -26,6 +26,7 @@ fn request(from: StartFrom) -> StartRequest {
         disk: DiskFiles {
             top: "/slow/o.qcow2".into(),
             base: Some("/fast/disk.qcow2".into()),
+            release: None,
             durability: Durability::Throwaway,
             cdrom: None,
         },

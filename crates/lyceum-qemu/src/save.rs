@@ -9,6 +9,9 @@
 //!   suspend: to stable storage, rename, QEMU quits     on any error: the guest goes on
 //!   capture: overlay copied, the guest goes on, to stable storage, rename
 //! ```
+//!
+//! A machine that shares no memory with its release is captured in the same way without its pages: what is left is its
+//! disk, which the guest is asked to make up to date first.
 
 use crate::instance::QemuInstance;
 use crate::machine::{self, SAVED_STATE};
@@ -18,18 +21,21 @@ use crate::util::{blocking, io_error, read_untrusted};
 use lyceum_delta::pagefile::PageWriter;
 use lyceum_delta::{BlockInfo, DeltaError, DeltaWriter, Description};
 use lyceum_hypervisor::{DeltaSummary, HypervisorError, SealedFiles, StartFrom};
+use lyceum_model::ReleaseId;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Device state without RAM is about 100 kB.
 const MAX_STATE: u64 = 64 << 20;
 const SAVE_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a guest may take to write out what it holds, before its disk alone is captured.
+const SYNC_PATIENCE: Duration = Duration::from_secs(20);
 
 type Result<T> = std::result::Result<T, HypervisorError>;
 
@@ -45,24 +51,26 @@ pub(crate) fn delta_error(error: DeltaError) -> HypervisorError {
 
 /// The release that the machine is a fork of.
 pub(crate) fn release(instance: &QemuInstance) -> Result<&SealedFiles> {
-    match &instance.request.from {
-        StartFrom::Fork { sealed }
-        | StartFrom::Resume { sealed, .. }
-        | StartFrom::HandOut { sealed, .. }
-        | StartFrom::Arrive {
-            sealed: Some(sealed),
-        } => Ok(sealed),
-        StartFrom::Arrive { sealed: None } => Err(HypervisorError::State(
-            "all of its memory came here with a live migration, so it shares none with its release any more: stop it instead".into(),
-        )),
-        StartFrom::Cold | StartFrom::ColdForSeal { .. } => Err(HypervisorError::State(
-            "the machine was booted cold, so there is no sealed memory to save its changes against: stop it instead".into(),
-        )),
-    }
+    let from = &instance.request.from;
+    from.shares().ok_or_else(|| HypervisorError::State(match from {
+        StartFrom::Arrive { .. } => "all of its memory came here with a live migration, so it shares none with its release any more: stop it instead".into(),
+        _ => "the machine was booted cold, so there is no sealed memory to save its changes against: stop it instead".into(),
+    }))
+}
+
+/// The release that its disk lies over.
+fn disk_release(instance: &QemuInstance) -> Result<&ReleaseId> {
+    let shares = instance.request.from.shares().map(|s| &s.release);
+    shares.or(instance.request.disk.release.as_ref()).ok_or_else(|| {
+        HypervisorError::State(
+            "its disk is no desktop's, or it was started by an earlier version: stop it and start it again".into(),
+        )
+    })
 }
 
 pub(crate) async fn suspend(instance: &QemuInstance, out: &Path) -> Result<DeltaSummary> {
     let (_busy, began) = begin(instance, "suspend")?;
+    release(instance)?;
     let first = first_round(instance, out).await?;
     let stopped_at = Instant::now();
     let written = match stopped(instance, first, false).await {
@@ -84,6 +92,14 @@ pub(crate) async fn suspend(instance: &QemuInstance, out: &Path) -> Result<Delta
 
 pub(crate) async fn capture(instance: &QemuInstance, out: &Path) -> Result<DeltaSummary> {
     let (_busy, began) = begin(instance, "capture")?;
+    disk_release(instance)?;
+    let disk_only = instance.request.from.shares().is_none();
+    let mut not_flushed = None;
+    if disk_only {
+        // What it holds in memory is lost with it. One that does not answer is captured all the same.
+        let synced = instance.guest.sync(SYNC_PATIENCE).await;
+        not_flushed = synced.err().map(|e| e.to_string());
+    }
     let first = first_round(instance, out).await?;
     let stopped_at = Instant::now();
     let stopped = match stopped(instance, first, true).await {
@@ -93,6 +109,8 @@ pub(crate) async fn capture(instance: &QemuInstance, out: &Path) -> Result<Delta
     instance.qmp.execute("cont", Value::Null).await?;
     let stand_still_ms = stopped_at.elapsed().as_millis() as u64;
     let mut summary = finish(instance, stopped).await?;
+    summary.disk_only = disk_only;
+    summary.not_flushed = not_flushed;
     summary.stand_still_ms = stand_still_ms;
     summary.total_ms = began.elapsed().as_millis() as u64;
     Ok(summary)
@@ -103,7 +121,6 @@ fn begin<'a>(
     what: &str,
 ) -> Result<(tokio::sync::MutexGuard<'a, ()>, Instant)> {
     instance.must_run(what)?;
-    release(instance)?;
     let busy = instance.saving.try_lock().map_err(|_| {
         HypervisorError::State(format!("can't {what}: the machine is being saved already"))
     })?;
@@ -122,7 +139,8 @@ async fn go_on(instance: &QemuInstance, error: HypervisorError) -> HypervisorErr
 struct First {
     writer: DeltaWriter,
     pages: PageWriter,
-    memory: Memory,
+    /// `None`: it shares no memory with its release, so none is copied.
+    memory: Option<Memory>,
     ram: RamBlock,
     others: Vec<RamBlock>,
 }
@@ -130,8 +148,12 @@ struct First {
 async fn first_round(instance: &QemuInstance, out: &Path) -> Result<First> {
     let (ram, others) = ram_blocks(instance).await?;
     let (pid, out) = (instance.process.mark.pid, out.to_owned());
+    let shares = instance.request.from.shares().is_some();
     blocking(move || {
-        let memory = Memory::open(pid, false)?;
+        let memory = match shares {
+            true => Some(Memory::open(pid, false)?),
+            false => None,
+        };
         let writer = DeltaWriter::create(&out).map_err(delta_error)?;
         let mut pages = writer
             .pages(BlockInfo {
@@ -139,9 +161,11 @@ async fn first_round(instance: &QemuInstance, out: &Path) -> Result<First> {
                 bytes: ram.bytes,
             })
             .map_err(delta_error)?;
-        let runs = memory.private_pages(&ram)?;
-        copy(&memory, &ram, &runs, 0, &mut pages)?;
-        start_writeback(&pages.start_writeback().map_err(delta_error)?);
+        if let Some(memory) = &memory {
+            let runs = memory.private_pages(&ram)?;
+            copy(memory, &ram, &runs, 0, &mut pages)?;
+            start_writeback(&pages.start_writeback().map_err(delta_error)?);
+        }
         Ok(First {
             writer,
             pages,
@@ -216,32 +240,14 @@ async fn stopped(instance: &QemuInstance, first: First, copy_overlay: bool) -> R
             ram,
             others,
         } = first;
-        let runs = memory.private_pages(&ram)?;
-        copy(&memory, &ram, &runs, 0, &mut pages)?;
-        let now: HashSet<u64> = runs
-            .iter()
-            .flat_map(|r| r.first..r.first + r.count)
-            .collect();
-        let gone: Vec<u64> = pages.pages_of(0).filter(|p| !now.contains(p)).collect();
-        for page in gone {
-            pages.forget(0, page);
-        }
-        let names = others
-            .iter()
-            .map(|b| BlockInfo {
-                name: b.name.clone(),
-                bytes: b.bytes,
-            })
-            .collect();
-        let mut blocks = writer.blocks(names).map_err(delta_error)?;
-        for (number, block) in (0..).zip(&others) {
-            let whole = [PageRun {
-                first: 0,
-                count: block.bytes / PAGE,
-            }];
-            copy(&memory, block, &whole, number, &mut blocks)?;
-        }
-        let state = read_state(&saved)?;
+        let mut state = read_state(&saved)?;
+        let blocks = match memory {
+            Some(memory) => last_round(&memory, &ram, &others, &writer, &mut pages)?,
+            None => {
+                state.clear();
+                writer.blocks(Vec::new()).map_err(delta_error)?
+            }
+        };
         if copy_overlay {
             copy_file(&overlay, &writer.overlay_path())
                 .map_err(io_error(format!("copying {}", overlay.display())))?;
@@ -258,9 +264,45 @@ async fn stopped(instance: &QemuInstance, first: First, copy_overlay: bool) -> R
     .await
 }
 
+/// Pages that are new or changed since the first round, and the other blocks.
+fn last_round(
+    memory: &Memory,
+    ram: &RamBlock,
+    others: &[RamBlock],
+    writer: &DeltaWriter,
+    pages: &mut PageWriter,
+) -> Result<PageWriter> {
+    let runs = memory.private_pages(ram)?;
+    copy(memory, ram, &runs, 0, pages)?;
+    let now: HashSet<u64> = runs
+        .iter()
+        .flat_map(|r| r.first..r.first + r.count)
+        .collect();
+    let gone: Vec<u64> = pages.pages_of(0).filter(|p| !now.contains(p)).collect();
+    for page in gone {
+        pages.forget(0, page);
+    }
+    let names = others
+        .iter()
+        .map(|b| BlockInfo {
+            name: b.name.clone(),
+            bytes: b.bytes,
+        })
+        .collect();
+    let mut blocks = writer.blocks(names).map_err(delta_error)?;
+    for (number, block) in (0..).zip(others) {
+        let whole = [PageRun {
+            first: 0,
+            count: block.bytes / PAGE,
+        }];
+        copy(memory, block, &whole, number, &mut blocks)?;
+    }
+    Ok(blocks)
+}
+
 async fn finish(instance: &QemuInstance, stopped: Stopped) -> Result<DeltaSummary> {
     let what = Description {
-        release: release(instance)?.release.clone(),
+        release: disk_release(instance)?.clone(),
         platform: instance.context.platform.clone(),
         size: instance.request.size,
         vm_generation_id: instance.request.vm_generation_id,
@@ -326,8 +368,33 @@ fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
         if hole < data {
             return Err(io::Error::last_os_error());
         }
-        copy_range(&source, &target, data, hole)?;
+        match copy_range(&source, &target, data, hole) {
+            // Between two file systems, as a volume of LVM and the slow tier are, the kernel does not copy.
+            Err(e)
+                if matches!(
+                    e.raw_os_error(),
+                    Some(libc::EXDEV | libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL)
+                ) =>
+            {
+                read_and_write(&source, &target, data, hole)?;
+            }
+            copied => copied?,
+        }
         at = hole;
+    }
+    Ok(())
+}
+
+fn read_and_write(source: &File, target: &File, mut at: i64, to: i64) -> io::Result<()> {
+    let mut buffer = vec![0; 1 << 20];
+    while at < to {
+        let want = buffer.len().min((to - at) as usize);
+        let n = source.read_at(&mut buffer[..want], at as u64)?;
+        if n == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        target.write_all_at(&buffer[..n], at as u64)?;
+        at += n as i64;
     }
     Ok(())
 }
@@ -358,7 +425,6 @@ fn copy_range(source: &File, target: &File, from: i64, to: i64) -> io::Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::FileExt;
 
     #[test]
     fn a_copy_has_the_same_bytes_and_holes() {

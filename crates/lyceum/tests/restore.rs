@@ -1,5 +1,5 @@
 //! Restore points of a class of real guests on QEMU: what was in memory and in a file comes back, goes
-//! again with an undo, and a damaged point changes nothing.
+//! again with an undo, and a damaged point changes nothing; of a desktop that was booted cold, its disk.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -153,7 +153,8 @@ impl Classroom {
         loop {
             self.set_clipboard(desktop, text);
             // The second part tells that the first was done.
-            let line = "cp /run/lyceum/clipboard /root/f; cp /etc/hostname /run/lyceum/clipboard";
+            let line =
+                "cp /run/lyceum/clipboard /root/f; sync; cp /etc/hostname /run/lyceum/clipboard";
             self.shell(desktop, line);
             if self.file(desktop).as_deref() == Some(text) {
                 return;
@@ -295,4 +296,24 @@ fn memory_and_files_of_a_class_go_back_and_forth() {
         "{said}"
     );
     assert_eq!(room.clipboard(d), "kept");
+
+    // Booted cold it shares no memory with the others: a point is its disk, taken while it runs, and booted from.
+    json(&state, &["desktop", "stop", d]);
+    json(&state, &["desktop", "start", d, "--cold"]);
+    room.write(d, "four");
+    json(&state, &["restore-point", "take", d, "--note", "cold"]);
+    let point = json(&state, &["restore-point", "list", d])[0].clone();
+    println!("{point}");
+    assert_eq!(
+        (point["holds"].as_str(), point["note"].as_str()),
+        (Some("disk"), Some("cold"))
+    );
+    let said = point["message"].as_str().unwrap();
+    assert!(said.ends_with("without its windows."), "{said}");
+    room.write(d, "five");
+    let id = point["id"].as_str().unwrap();
+    json(&state, &["restore-point", "restore", d, "--to", id]);
+    assert_eq!(room.file(d).as_deref(), Some("four"));
+    json(&state, &["restore-point", "undo", d]);
+    assert_eq!(room.file(d).as_deref(), Some("five"));
 }

@@ -6,7 +6,7 @@
 //! | the desktop | a point that is taken | what is kept before a restore |
 //! |---|---|---|
 //! | runs as a fork | its memory, windows and disk | the same |
-//! | runs, booted cold | none can be taken | its overlay, set aside |
+//! | runs, booted cold | its disk | its overlay, set aside |
 //! | is suspended | none: it stays as it is anyway | its overlay and saved memory, set aside |
 //! | is stopped and persistent | its disk | its overlay, set aside |
 //! | is stopped and throw-away | none: there is nothing | that there was nothing |
@@ -15,9 +15,9 @@ use super::{By, Scope, Target, new_identity, supersede};
 use crate::error::ApiFailure;
 use crate::reconcile::step::{self, Step};
 use lyceum_model::{
-    CourseId, DeltaId, Desired, HostId, OperationId, OverlayId, Persistence, Phase, PointId,
-    UnixMillis,
+    CourseId, Desired, HostId, OperationId, OverlayId, Persistence, Phase, PointId, UnixMillis,
 };
+use lyceum_proto::host::SavedDelta;
 use lyceum_store::desktops::{self, Desktop, Owner, Source};
 use lyceum_store::operations::{self, Item, Operation};
 use lyceum_store::restore_points::{self, Holds, Origin, Point, Restore, State};
@@ -45,7 +45,7 @@ pub enum Not {
 /// How a point can be taken of a desktop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum How {
-    /// Its machine on this host is captured and goes on.
+    /// Its machine on this host is captured and goes on. What there is of it says its host.
     Capture(HostId),
     /// The disk driver keeps this overlay as it is.
     Disk(OverlayId),
@@ -86,7 +86,8 @@ fn runs(d: &Desktop) -> Option<&HostId> {
         .filter(|_| d.phase == Phase::Running && d.observed_generation == d.generation)
 }
 
-fn cold(d: &Desktop) -> bool {
+/// Whether all of its memory is its own.
+pub fn cold(d: &Desktop) -> bool {
     d.started_by.as_deref() == Some("cold")
 }
 
@@ -94,9 +95,6 @@ fn cold(d: &Desktop) -> bool {
 pub fn how(d: &Desktop) -> Result<How, Not> {
     at_rest(d)?;
     match (runs(d), &d.overlay) {
-        (Some(_), _) if cold(d) => Err(Not::Ever(
-            "it was booted cold, so it shares no memory with its release: stop it to keep its disk, or reset it",
-        )),
         (Some(host), _) => Ok(How::Capture(host.clone())),
         (None, _) if d.delta.is_some() => Err(Not::Ever(
             "it is suspended and stays as it is until it is started: start it first",
@@ -372,13 +370,32 @@ pub async fn bring_back(
     Ok(())
 }
 
-/// What the undo point of a restore keeps, without its content's size. `captured`: the delta that was
-/// captured of it.
+/// Notes in a point what was captured for it.
+pub fn captured(point: &mut Point, saved: &SavedDelta) {
+    point.delta = Some(saved.delta.clone());
+    point.overlay = None;
+    point.bytes = Some((saved.memory_bytes + saved.overlay_bytes) as i64);
+    point.stand_still_ms = Some(saved.stand_still_ms as i64);
+    point.total_ms = Some(saved.total_ms as i64);
+    point.holds = Holds::Memory;
+    point.message = String::new();
+    if saved.disk_only {
+        point.holds = Holds::Disk;
+        point.message = match &saved.not_flushed {
+            None => "It was booted cold, so this is its disk, without its windows.".into(),
+            Some(why) => format!(
+                "It was booted cold, so this is its disk, without its windows, and as a power cut would leave it: {why}"
+            ),
+        };
+    }
+}
+
+/// What the undo point of a restore keeps. `saved`: what was captured of the desktop.
 pub fn kept(
     undo: &mut Point,
     d: &Desktop,
     keep: &Keep,
-    captured: Option<DeltaId>,
+    saved: Option<&SavedDelta>,
     now: UnixMillis,
 ) {
     undo.state = State::Ready;
@@ -387,10 +404,14 @@ pub fn kept(
     undo.release.clone_from(&d.release);
     undo.size = d.size;
     undo.machine_id.clone_from(&d.machine_id);
-    undo.delta = captured;
+    undo.delta = None;
     undo.overlay = None;
+    if let Some(saved) = saved {
+        return captured(undo, saved);
+    }
     match keep {
-        Keep::Capture(_) => undo.holds = Holds::Memory,
+        // It is captured by then.
+        Keep::Capture(_) | Keep::Nothing => undo.holds = Holds::Nothing,
         Keep::SetAside(was) => {
             undo.holds = Holds::Kept;
             undo.was = *was;
@@ -401,7 +422,6 @@ pub fn kept(
                     "It was booted cold: its disk is kept as a power cut would leave it.".into();
             }
         }
-        Keep::Nothing => undo.holds = Holds::Nothing,
     }
 }
 

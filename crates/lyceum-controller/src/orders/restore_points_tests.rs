@@ -27,7 +27,8 @@ fn what_is_kept_depends_on_what_it_does() {
     assert_eq!(keep(&d), Ok(Keep::Capture(host)));
 
     d.started_by = Some("cold".into());
-    assert!(matches!(how(&d), Err(Not::Ever(why)) if why.contains("booted cold")));
+    let host: HostId = "kvm1".parse().expect("id");
+    assert_eq!(how(&d), Ok(How::Capture(host)), "its disk");
     assert_eq!(keep(&d), Ok(Keep::SetAside(Desired::Running)));
 
     // Stopped and persistent: its disk. Stopped and throw-away: nothing.
@@ -92,4 +93,30 @@ fn what_is_set_aside_names_what_belongs_to_it() {
     kept(&mut undo, &d, &aside, None, 2);
     assert_eq!((undo.holds, undo.taken), (Holds::Kept, 2));
     assert_eq!((undo.overlay, undo.delta), (d.overlay, d.delta));
+}
+
+#[test]
+fn what_was_captured_says_what_it_is() {
+    let mut p = point(Holds::Nothing);
+    let mut saved = SavedDelta {
+        delta: "x1".parse().expect("id"),
+        memory_bytes: 5,
+        overlay_bytes: 7,
+        disk_only: false,
+        not_flushed: None,
+        stand_still_ms: 1,
+        total_ms: 2,
+    };
+    captured(&mut p, &saved);
+    assert_eq!(
+        (p.holds, p.bytes, p.message.as_str()),
+        (Holds::Memory, Some(12), "")
+    );
+    saved.disk_only = true;
+    captured(&mut p, &saved);
+    assert_eq!(p.holds, Holds::Disk);
+    assert!(p.message.contains("without its windows.") && p.delta.is_some() && p.overlay.is_none());
+    saved.not_flushed = Some("nobody answered".into());
+    captured(&mut p, &saved);
+    assert!(p.message.contains("power cut") && p.message.ends_with("nobody answered"));
 }

@@ -12,10 +12,9 @@ use crate::agents::AgentError;
 use crate::app::App;
 use crate::orders;
 use lyceum_model::{DeltaId, DesktopId, OperationId};
-use lyceum_proto::host::SaveRequest;
+use lyceum_proto::host::{SaveRequest, SavedDelta};
 use lyceum_store::operations::Operation;
 use lyceum_store::{desktops, operations};
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -78,7 +77,7 @@ async fn advance(app: &App, operation: &Operation) -> Result<(), super::act::Ste
         .await;
     };
     let client = app.agents.host(&host).await?;
-    let answer: Result<IgnoredAny, _> = client
+    let answer: Result<SavedDelta, _> = client
         .timeout(Duration::from_secs(120))
         .post(
             &format!("/v1/desktops/{}/capture", source.id),
@@ -89,6 +88,10 @@ async fn advance(app: &App, operation: &Operation) -> Result<(), super::act::Ste
         )
         .await;
     match answer.map_err(AgentError::from) {
+        Ok(saved) if saved.disk_only => {
+            let why = "the desktop to hand out was booted cold, so it has no memory in common with the others: reset it, then order again";
+            return fail(app, &operation.id, why).await;
+        }
         Ok(_) => {}
         Err(e) if e.is_silence() => return Err(e.into()),
         Err(e) => {

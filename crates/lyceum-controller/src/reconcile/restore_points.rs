@@ -18,7 +18,7 @@ use super::act::StepError;
 use crate::agents::AgentError;
 use crate::app::App;
 use crate::orders::restore_points::{self as orders, How, Keep, Not};
-use lyceum_model::{DeltaId, DesktopId, HostId, PointId};
+use lyceum_model::{DeltaId, DesktopId, HostId, OverlayId, PointId};
 use lyceum_proto::code;
 use lyceum_proto::host::{SaveRequest, SavedDelta, VerifyDelta};
 use lyceum_proto::moves::DesktopMemory;
@@ -223,11 +223,7 @@ async fn take(app: &App, id: &PointId, waited: Duration) -> Result<Progress, Ste
             let Some((_, delta)) = seen else {
                 return Ok(Progress::Again);
             };
-            capture(app, &d, &host, &delta).await?.map(|saved| {
-                let bytes = saved.memory_bytes + saved.overlay_bytes;
-                let times = (saved.stand_still_ms, saved.total_ms);
-                (Holds::Memory, bytes, Some(times))
-            })
+            capture(app, &d, &host, &delta).await?.map(Taken::Captured)
         }
         Ok(How::Disk(overlay)) => {
             let answer: Result<DiskPoint, _> = app
@@ -238,13 +234,13 @@ async fn take(app: &App, id: &PointId, waited: Duration) -> Result<Progress, Ste
                 .put(&format!("/v1/overlays/{overlay}/points/{id}"), &())
                 .await;
             match answer.map_err(AgentError::from) {
-                Ok(point) => Ok((Holds::Disk, point.bytes_on_disk, None)),
+                Ok(point) => Ok(Taken::Disk(overlay, point.bytes_on_disk)),
                 Err(e) if e.is_silence() => Err(StepFailure::Later(e.to_string())),
                 Err(e) => Err(StepFailure::Final(e.to_string())),
             }
         }
     };
-    let (holds, bytes, times) = match taken {
+    let taken = match taken {
         Ok(taken) => taken,
         Err(StepFailure::Later(why)) if patient => return Ok(Progress::Later(why)),
         Err(StepFailure::Later(why) | StepFailure::Final(why)) => {
@@ -258,18 +254,21 @@ async fn take(app: &App, id: &PointId, waited: Duration) -> Result<Progress, Ste
         .filter(|p| p.state == State::Taking)
     {
         p.state = State::Ready;
-        p.holds = holds;
+        match taken {
+            Taken::Captured(saved) => orders::captured(&mut p, &saved),
+            Taken::Disk(overlay, bytes) => {
+                p.holds = Holds::Disk;
+                // It may have run, and been about to be captured, when it was its turn first.
+                p.delta = None;
+                p.overlay = Some(overlay);
+                p.bytes = Some(bytes as i64);
+            }
+        }
         p.was = d.desired;
         p.release.clone_from(&d.release);
         p.size = d.size;
         p.machine_id.clone_from(&d.machine_id);
-        p.bytes = Some(bytes as i64);
-        p.stand_still_ms = times.map(|(still, _)| still as i64);
-        p.total_ms = times.map(|(_, total)| total as i64);
         p.taken = app.now();
-        if holds == Holds::Disk {
-            p.overlay.clone_from(&d.overlay);
-        }
         restore_points::put(&mut tx, &p).await?;
         if let Some(order) = &p.order {
             let target = format!("desktop/{}", p.desktop);
@@ -279,6 +278,13 @@ async fn take(app: &App, id: &PointId, waited: Duration) -> Result<Progress, Ste
     }
     tx.commit().await?;
     Ok(Progress::Over)
+}
+
+/// What there is of a point.
+enum Taken {
+    Captured(SavedDelta),
+    /// Kept by the disk driver; its bytes.
+    Disk(OverlayId, u64),
 }
 
 /// Why something did not come about.
@@ -350,7 +356,8 @@ async fn room_for(app: &App, d: &Desktop, host: &HostId) -> Result<Result<(), St
     let room: Room = storage.get("/v1/room").await.map_err(AgentError::from)?;
     // Counting a machine's pages costs it nothing, but the common case needs no count.
     let most = (u64::from(d.size.memory_mib) << 20) * 2;
-    if room.slow_bytes > most {
+    // But the disk of one that was booted cold may be of any size.
+    if room.slow_bytes > most && !orders::cold(d) {
         return Ok(Ok(()));
     }
     let memory: Result<DesktopMemory, _> = app
@@ -515,7 +522,7 @@ async fn prepare(
     d: &Desktop,
 ) -> Result<Progress, StepError> {
     let content = match (point.holds, &point.delta, &point.overlay) {
-        (Holds::Memory, Some(delta), _) => Some(OverlayContent::Delta {
+        (Holds::Memory | Holds::Disk, Some(delta), _) => Some(OverlayContent::Delta {
             delta: delta.clone(),
         }),
         (Holds::Disk, _, Some(of)) => Some(OverlayContent::Point {
@@ -658,13 +665,7 @@ async fn swap(app: &App, r: &Restore, point: &Point, d: &Desktop) -> Result<Prog
     {
         return Ok(Progress::Again);
     }
-    let delta = captured.as_ref().map(|saved| saved.delta.clone());
-    orders::kept(&mut undo, &row, &keep, delta, now);
-    if let Some(saved) = &captured {
-        undo.bytes = Some((saved.memory_bytes + saved.overlay_bytes) as i64);
-        undo.stand_still_ms = Some(saved.stand_still_ms as i64);
-        undo.total_ms = Some(saved.total_ms as i64);
-    }
+    orders::kept(&mut undo, &row, &keep, captured.as_ref(), now);
     restore_points::put(&mut tx, &undo).await?;
     // From here on the newest order is this one.
     restore_points::delete_restore(&mut tx, &r.desktop).await?;

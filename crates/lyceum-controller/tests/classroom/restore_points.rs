@@ -239,11 +239,31 @@ fn suspended_and_persistent_desktops_are_kept_as_they_are() {
         (&json!("running"), &json!("cold")),
         "{now}"
     );
-    // It shares no memory now: no point of it can be taken, and what it is can be set aside all the same.
-    let (_, body) = room
-        .send("POST", &format!("desktops/{d}/restore-points"), json!({}))
-        .expect_err("it was booted cold");
-    assert!(text(&body, "message").contains("booted cold"), "{body}");
+    // It shares no memory now: a point is its disk, copied while it runs, and needs no disk of the driver.
+    done(&one(&room, &d, "restore-points", json!({})));
+    let cold = points(&room, &d)[0].clone();
+    assert_eq!(
+        (&cold["holds"], &cold["state"]),
+        (&json!("disk"), &json!("ready")),
+        "{cold}"
+    );
+    assert!(
+        text(&cold, "message").contains("without its windows"),
+        "{cold}"
+    );
+    assert!(
+        cold["bytes"].as_u64() > Some(0) && cold["stand_still_ms"].is_u64(),
+        "{cold}"
+    );
+    assert_eq!(room.get(&format!("desktops/{d}"))["phase"], "running");
+    done(&one(&room, &d, "restore", json!({"point": cold["id"]})));
+    let now = room.get(&format!("desktops/{d}"));
+    assert_eq!(
+        (&now["phase"], &now["started_by"]),
+        (&json!("running"), &json!("cold")),
+        "{now}"
+    );
+    // What it is can be set aside.
     done(&one(&room, &d, "restore", json!({"point": running["id"]})));
     done(&one(&room, &d, "undo-restore", json!({})));
     assert_eq!(room.get(&format!("desktops/{d}"))["started_by"], "cold");

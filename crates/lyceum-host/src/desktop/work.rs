@@ -46,7 +46,11 @@ impl Actor {
                 .map_err(|e| HypervisorError::State(e.message))?;
             // It was written by an earlier start of this agent, whose answer got lost.
             if !suspend && let Some(written) = written_before(&name, &out).await {
-                return Ok(written);
+                let disk_only = instance.request().from.shares().is_none();
+                return Ok(SavedDelta {
+                    disk_only,
+                    ..written
+                });
             }
             // What people did so far is part of what is saved, and no key stays down in it.
             let _shut = match suspend {
@@ -62,6 +66,8 @@ impl Actor {
                 delta: name,
                 memory_bytes: summary.memory_bytes + summary.device_bytes,
                 overlay_bytes: summary.overlay_bytes,
+                disk_only: summary.disk_only,
+                not_flushed: summary.not_flushed,
                 stand_still_ms: summary.stand_still_ms,
                 total_ms: summary.total_ms,
             })
@@ -330,6 +336,8 @@ async fn written_before(name: &DeltaId, folder: &std::path::Path) -> Option<Save
         delta: name.clone(),
         memory_bytes,
         overlay_bytes,
+        disk_only: false,
+        not_flushed: None,
         stand_still_ms: 0,
         total_ms: 0,
     })

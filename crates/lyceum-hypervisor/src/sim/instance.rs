@@ -295,30 +295,22 @@ impl Machine {
         let began = Instant::now();
         tokio::time::sleep(Duration::from_millis(self.config.save_ms)).await;
         self.must_run()?;
-        let release = match &self.request.from {
-            StartFrom::Fork { sealed }
-            | StartFrom::Resume { sealed, .. }
-            | StartFrom::HandOut { sealed, .. }
-            | StartFrom::Arrive {
-                sealed: Some(sealed),
-            } => Some(sealed.release.clone()),
-            StartFrom::Cold
-            | StartFrom::ColdForSeal { .. }
-            | StartFrom::Arrive { sealed: None } => None,
-        };
         let file = DeltaFile {
-            release,
+            release: self.request.from.shares().map(|s| s.release.clone()),
             size: self.request.size,
             platform: self.platform.clone(),
         };
         let part = out.with_extension("partial");
+        let disk_only = file.release.is_none();
         let write = || {
             match std::fs::remove_dir_all(&part) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
                 _ => {}
             }
             std::fs::create_dir_all(&part)?;
-            std::fs::write(part.join("pages"), b"pages")?;
+            if !disk_only {
+                std::fs::write(part.join("pages"), b"pages")?;
+            }
             std::fs::write(part.join(DELTA_FILE), serde_json::to_vec(&file)?)?;
             if with_overlay {
                 let copy = part.join(layout::DELTA_OVERLAY);
@@ -330,8 +322,13 @@ impl Machine {
         self.world.record(&self.request, SimEventKind::Saved);
         let ms = began.elapsed().as_millis() as u64;
         Ok(DeltaSummary {
-            memory_bytes: u64::from(self.request.size.memory_mib) * 1024 * 1024 / 50,
-            device_bytes: 100_000,
+            memory_bytes: match disk_only {
+                true => 0,
+                false => u64::from(self.request.size.memory_mib) * 1024 * 1024 / 50,
+            },
+            device_bytes: if disk_only { 0 } else { 100_000 },
+            disk_only,
+            not_flushed: None,
             overlay_bytes: std::fs::metadata(&self.request.disk.top).map_or(0, |m| m.len()),
             stand_still_ms: ms,
             total_ms: ms,
@@ -339,18 +336,21 @@ impl Machine {
     }
 }
 
-/// What is wrong with a delta.
+/// What is wrong with a delta, or whether it holds memory.
 pub(super) fn check_delta(
     delta: &Path,
     sealed: &SealedFiles,
     size: MachineSize,
     platform: &Platform,
-) -> Result<(), String> {
+) -> Result<bool, String> {
     let text =
         std::fs::read(delta.join(DELTA_FILE)).map_err(|e| format!("{}: {e}", delta.display()))?;
     let file: DeltaFile =
         serde_json::from_slice(&text).map_err(|e| format!("it is damaged: {e}"))?;
-    if file.release.as_ref() != Some(&sealed.release) {
+    let Some(release) = &file.release else {
+        return Ok(false);
+    };
+    if *release != sealed.release {
         return Err("it belongs to another release".into());
     }
     if file.size != size {
@@ -358,7 +358,7 @@ pub(super) fn check_delta(
     }
     match file.platform.difference(platform) {
         Some(difference) => Err(format!("it was saved on another platform: {difference}")),
-        None => Ok(()),
+        None => Ok(true),
     }
 }
 
@@ -428,6 +428,11 @@ impl Instance for Machine {
     }
 
     async fn suspend(&self, out: &Path) -> Result<DeltaSummary, HypervisorError> {
+        if self.request.from.shares().is_none() {
+            return Err(HypervisorError::State(
+                "the machine shares no memory with its release: stop it instead".into(),
+            ));
+        }
         let summary = self.save(out, false).await?;
         self.process_gone("suspended", true);
         Ok(summary)
@@ -441,12 +446,7 @@ impl Instance for Machine {
         self.must_run()?;
         let own = u64::from(self.request.size.memory_mib) * (1 << 20) / 100
             * self.config.fork_pss_percent;
-        Ok(match self.request.from {
-            StartFrom::Cold
-            | StartFrom::ColdForSeal { .. }
-            | StartFrom::Arrive { sealed: None } => None,
-            _ => Some(own),
-        })
+        Ok(self.request.from.shares().map(|_| own))
     }
 
     async fn send(

@@ -45,6 +45,7 @@ impl Lab {
             disk: DiskFiles {
                 top: self.dir.path().join("top"),
                 base: None,
+                release: None,
                 durability: Durability::Safe,
                 cdrom: None,
             },

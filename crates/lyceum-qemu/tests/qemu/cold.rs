@@ -1,6 +1,7 @@
 //! Boot from power on, and what never gets ready.
 
 use crate::common::*;
+use lyceum_delta::{Delta, OVERLAY_FILE};
 use lyceum_hypervisor::*;
 use std::time::Duration;
 
@@ -8,11 +9,12 @@ use std::time::Duration;
 async fn a_cold_linked_clone_gets_identity_and_address_too() {
     let release = release().await;
     let room = Classroom::new();
-    let request = room.request(
+    let mut request = room.request(
         StartFrom::Cold,
         room.overlay(&release.disk),
         Some(release.disk.clone()),
     );
+    request.disk.release = Some(release.sealed.release.clone());
     let machine = room.start(request.clone()).await;
     eprintln!("{:?}", machine.usable);
     assert!(machine.usable.guest_helper && machine.usable.ssh_host_key.is_some());
@@ -30,6 +32,50 @@ async fn a_cold_linked_clone_gets_identity_and_address_too() {
         .await
         .expect_err("there is no sealed memory");
     assert!(error.to_string().contains("booted cold"), "{error}");
+
+    // Its disk is captured while it runs, with what the guest had not written out yet.
+    machine.sh("echo before > /root/mark").await;
+    let delta = room.path("delta");
+    let summary = machine.instance.capture(&delta).await.expect("capture");
+    eprintln!("{summary:?}");
+    assert!(
+        summary.disk_only && summary.overlay_bytes > 0,
+        "{summary:?}"
+    );
+    assert_eq!((summary.memory_bytes, &summary.not_flushed), (0, &None));
+    assert_eq!(
+        machine
+            .sh("echo after > /root/mark; sync; cat /root/mark")
+            .await,
+        "after"
+    );
+    let header = Delta::read_header(&delta).expect("header");
+    assert!(!header.holds_memory());
+    let sealed = release.sealed.clone();
+    room.hypervisor
+        .verify_delta(&delta, &sealed, request.size)
+        .await
+        .expect("it is whole");
+    machine.end().await;
+
+    // It is booted from, and not resumed.
+    let mut again = room.fork_request(release);
+    again.from = StartFrom::Resume {
+        sealed,
+        delta: delta.clone(),
+    };
+    let refused = room.hypervisor.start(again).await.map(drop);
+    assert!(
+        matches!(&refused, Err(StartError::BadDelta(why)) if why.contains("disk alone")),
+        "{refused:?}"
+    );
+    let top = room.path("back.qcow2");
+    std::fs::copy(delta.join(OVERLAY_FILE), &top).expect("copy");
+    Delta::verify_overlay(&header, &top).expect("overlay");
+    qemu_img(&["check", "-q", &top.display().to_string()]);
+    let back = room.request(StartFrom::Cold, top, Some(release.disk.clone()));
+    let machine = room.start(back).await;
+    assert_eq!(machine.sh("cat /root/mark").await, "before");
     machine.end().await;
     release.assert_unchanged();
 }

@@ -82,6 +82,7 @@ impl Classroom {
             disk: DiskFiles {
                 top,
                 base,
+                release: None,
                 durability: Durability::Throwaway,
                 cdrom: None,
             },
@@ -315,8 +316,12 @@ impl Machine {
             .set_clipboard(&script)
             .await
             .expect("clipboard");
-        for _ in 0..20 {
-            self.type_line(". /run/lyceum/clipboard").await;
+        // A keyboard's queue holds eight keys, and a machine that was just booted reads them late.
+        let cold = self.instance.request().from.shares().is_none();
+        for attempt in 0..20 {
+            let gap = if cold || attempt > 0 { 40 } else { 0 };
+            self.type_line(". /run/lyceum/clipboard", Duration::from_millis(gap))
+                .await;
             let deadline = std::time::Instant::now() + Duration::from_secs(15);
             while std::time::Instant::now() < deadline {
                 let text = self.instance.clipboard().await.expect("clipboard");
@@ -335,7 +340,7 @@ impl Machine {
         panic!("the shell in the guest does not answer {command}");
     }
 
-    async fn type_line(&self, text: &str) {
+    async fn type_line(&self, text: &str, gap: Duration) {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let mut vnc = self.instance.vnc().await.expect("vnc");
         let mut buffer = [0u8; 4096];
@@ -348,14 +353,17 @@ impl Machine {
         vnc.read_exact(&mut buffer[..24]).await.expect("init");
         let name = u32::from_be_bytes([buffer[20], buffer[21], buffer[22], buffer[23]]) as usize;
         vnc.read_exact(&mut buffer[..name]).await.expect("name");
-        let mut events = Vec::new();
         for key in text.chars().map(u32::from).chain([0xff0d]) {
+            let mut events = Vec::new();
             for down in [1, 0] {
                 events.extend_from_slice(&[4, down, 0, 0]);
                 events.extend_from_slice(&key.to_be_bytes());
             }
+            vnc.write_all(&events).await.expect("keys");
+            if !gap.is_zero() {
+                tokio::time::sleep(gap).await;
+            }
         }
-        vnc.write_all(&events).await.expect("keys");
         // An answer to a request that comes after the keys: they were taken.
         vnc.write_all(&[3, 0, 0, 0, 0, 0, 0, 1, 0, 1])
             .await
