@@ -107,8 +107,8 @@ fn type_line(socket: &Path, text: &str) -> std::io::Result<()> {
             event.extend_from_slice(&key.to_be_bytes());
             vnc.write_all(&event)?;
         }
-        // A keyboard's queue is short.
-        std::thread::sleep(Duration::from_millis(10));
+        // A keyboard's queue is short, and an emulated guest slow.
+        std::thread::sleep(Duration::from_millis(40));
     }
     // An answer to a request that comes after the keys: they were taken.
     vnc.write_all(&[3, 0, 0, 0, 0, 0, 0, 1, 0, 1])?;

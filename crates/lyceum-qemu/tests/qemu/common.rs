@@ -316,12 +316,13 @@ impl Machine {
             .set_clipboard(&script)
             .await
             .expect("clipboard");
-        // A keyboard's queue holds eight keys, and a machine that was just booted reads them late.
+        // A PC's keyboard holds five keys, and a machine that was just booted reads them late.
         let cold = self.instance.request().from.shares().is_none();
         for attempt in 0..20 {
-            let gap = if cold || attempt > 0 { 40 } else { 0 };
-            self.type_line(". /run/lyceum/clipboard", Duration::from_millis(gap))
-                .await;
+            let gap = if cold || attempt > 0 { 60 } else { 20 };
+            // What is left of a line whose end got lost is ended first.
+            let line = ["", "\r"][usize::from(attempt > 0)].to_owned() + ". /run/lyceum/clipboard";
+            self.type_line(&line, Duration::from_millis(gap)).await;
             let deadline = std::time::Instant::now() + Duration::from_secs(15);
             while std::time::Instant::now() < deadline {
                 let text = self.instance.clipboard().await.expect("clipboard");
@@ -353,16 +354,19 @@ impl Machine {
         vnc.read_exact(&mut buffer[..24]).await.expect("init");
         let name = u32::from_be_bytes([buffer[20], buffer[21], buffer[22], buffer[23]]) as usize;
         vnc.read_exact(&mut buffer[..name]).await.expect("name");
-        for key in text.chars().map(u32::from).chain([0xff0d]) {
+        for letter in text.chars().chain(['\r']) {
+            let key = if letter == '\r' {
+                0xff0d
+            } else {
+                u32::from(letter)
+            };
             let mut events = Vec::new();
             for down in [1, 0] {
                 events.extend_from_slice(&[4, down, 0, 0]);
                 events.extend_from_slice(&key.to_be_bytes());
             }
             vnc.write_all(&events).await.expect("keys");
-            if !gap.is_zero() {
-                tokio::time::sleep(gap).await;
-            }
+            tokio::time::sleep(gap).await;
         }
         // An answer to a request that comes after the keys: they were taken.
         vnc.write_all(&[3, 0, 0, 0, 0, 0, 0, 1, 0, 1])
