@@ -145,6 +145,10 @@ pub enum DraftSource {
     Release {
         /// Which.
         release: ReleaseId,
+        /// Made so large, GiB; never smaller than the release's disk. The guest sees a larger disk: its partitions
+        /// and file systems are enlarged in it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        disk_gib: Option<u32>,
     },
     /// A file that is uploaded next with `PUT drafts/{id}/upload?name=NAME[&iso_disk_gib=N]`
     /// (body: the file; qcow2, raw, vmdk, vhdx, vdi or iso).

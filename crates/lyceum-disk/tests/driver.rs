@@ -242,6 +242,45 @@ fn clones_are_quick() {
     println!("clone: median {:?}, slowest {:?}", times[30], times[59]);
 }
 
+/// What a desktop does all day: a few kilobytes here and there.
+#[test]
+fn scattered_writes_take_little_more_than_they_are() {
+    use std::io::Write;
+    const WRITES: u64 = 4000;
+    let tiers = Tiers::new();
+    let overlay = OverlayId::new();
+    let disk = tiers
+        .driver
+        .clone_release(&tiers.release, &overlay)
+        .unwrap();
+    let path = tiers.dirs.overlay(&overlay);
+    let mut writer = Command::new("qemu-io")
+        .args(["-f", "qcow2", path.to_str().unwrap()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut text = String::new();
+    for n in 0..WRITES {
+        // An odd factor goes through all blocks of the 4 GiB.
+        let block = n.wrapping_mul(2_654_435_761) % (1 << 20);
+        text += &format!("write -q -P 0x51 {} 4k\n", block * 4096);
+    }
+    let mut input = writer.stdin.take().unwrap();
+    input.write_all(text.as_bytes()).unwrap();
+    drop(input);
+    assert!(writer.wait().unwrap().success());
+    let (data, takes) = (
+        WRITES * 4096,
+        tiers.driver.usage(&disk).unwrap().bytes_on_disk,
+    );
+    println!(
+        "{WRITES} scattered writes of 4 KiB: {takes} bytes, {:.3} times the data",
+        takes as f64 / data as f64
+    );
+    assert!(takes * 10 <= data * 11, "{takes} bytes for {data}");
+}
+
 #[test]
 fn restore_points_keep_what_a_disk_was() {
     let tiers = Tiers::new();

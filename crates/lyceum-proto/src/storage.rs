@@ -208,6 +208,9 @@ pub enum DraftRequest {
     Release {
         /// Which.
         release: ReleaseId,
+        /// Made so large, in bytes; never smaller than the release's. `None`: as large as that.
+        #[serde(default)]
+        virtual_bytes: Option<u64>,
     },
     /// An empty disk.
     Empty {

@@ -445,4 +445,29 @@ mod tests {
             "the holes were filled"
         );
     }
+
+    /// A desktop's volume is a file system of its own, and what is captured goes to another one.
+    #[test]
+    fn a_copy_between_file_systems_has_them_too() {
+        let Ok(other) = tempfile::tempdir_in("/dev/shm") else {
+            eprintln!("no second file system here");
+            return;
+        };
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (from, to) = (dir.path().join("a"), other.path().join("b"));
+        let file = File::create(&from).expect("create");
+        let long = vec![7u8; (3 << 20) + 5];
+        file.write_all_at(&long, 8 << 20).expect("write");
+        file.write_all_at(b"tail", (16 << 20) - 4).expect("write");
+        file.sync_all().expect("sync");
+        copy_file(&from, &to).expect("copy");
+        assert_eq!(
+            std::fs::read(&from).expect("read"),
+            std::fs::read(&to).expect("read")
+        );
+        assert!(
+            std::fs::metadata(&to).expect("meta").blocks() < 16384,
+            "the holes were filled"
+        );
+    }
 }

@@ -34,27 +34,48 @@ impl Agent {
             .hold(draft_key(&draft), "is being made")
             .await;
         self.work(hold, move |inner, cancel| {
-            if inner.dirs.draft(&draft).exists() {
+            let driver = &inner.driver;
+            let what = format!("can't make the disk of draft {draft}");
+            let there = inner.dirs.draft(&draft).exists();
+            if there && !matches!(request, DraftRequest::Release { virtual_bytes: Some(_), .. }) {
                 return Ok(DiskRef::Qcow2Draft { draft });
             }
-            let what = format!("can't make the disk of draft {draft}");
+            let sense = |virtual_bytes: u64| {
+                let largest = inner.fast.largest()?;
+                if virtual_bytes > largest {
+                    return Err(StorageError::invalid(format!(
+                        "{what}: {} is more than the fast tier could ever hold ({}). Choose a smaller disk, or add space",
+                        lyceum_disk::inspect::size(virtual_bytes),
+                        lyceum_disk::inspect::size(largest)
+                    )));
+                }
+                Ok(())
+            };
             match request {
-                DraftRequest::Release { release } => {
-                    let from = inner.dirs.release(&release).join(layout::RELEASE_DISK);
-                    inner.fast.need(files::bytes_on_disk(&from).max(EMPTY_DRAFT), &what)?;
-                    Ok(inner.driver.draft_of_release(&release, &draft, cancel)?)
+                DraftRequest::Release { release, virtual_bytes } => {
+                    virtual_bytes.map(sense).transpose()?;
+                    let disk = if there {
+                        DiskRef::Qcow2Draft { draft }
+                    } else {
+                        let from = inner.dirs.release(&release).join(layout::RELEASE_DISK);
+                        inner.fast.need(files::bytes_on_disk(&from).max(EMPTY_DRAFT), &what)?;
+                        driver.draft_of_release(&release, &draft, cancel)?
+                    };
+                    // Also when it was cut off between the two.
+                    if let Some(wanted) = virtual_bytes
+                        && let Err(error) = driver.grow(&disk, wanted)
+                    {
+                        if !there {
+                            driver.delete(&disk)?;
+                        }
+                        return Err(error.into());
+                    }
+                    Ok(disk)
                 }
                 DraftRequest::Empty { virtual_bytes } => {
                     inner.fast.need(EMPTY_DRAFT, &what)?;
-                    let largest = inner.fast.largest()?;
-                    if virtual_bytes > largest {
-                        return Err(StorageError::invalid(format!(
-                            "{what}: {} is more than the fast tier could ever hold ({}). Choose a smaller disk, or add space",
-                            lyceum_disk::inspect::size(virtual_bytes),
-                            lyceum_disk::inspect::size(largest)
-                        )));
-                    }
-                    Ok(inner.driver.create(&draft, virtual_bytes)?)
+                    sense(virtual_bytes)?;
+                    Ok(driver.create(&draft, virtual_bytes)?)
                 }
             }
         })

@@ -15,6 +15,16 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Instant;
 
+fn virtual_bytes(disk: &std::path::Path) -> u64 {
+    let output = std::process::Command::new("qemu-img")
+        .args(["info", "--output=json"])
+        .arg(disk)
+        .output()
+        .unwrap();
+    let info: Value = serde_json::from_slice(&output.stdout).unwrap();
+    info["virtual-size"].as_u64().unwrap()
+}
+
 #[tokio::test]
 async fn from_a_draft_to_overlays_and_back() {
     let bench = Bench::new().await;
@@ -74,6 +84,23 @@ async fn from_a_draft_to_overlays_and_back() {
     let _: DiskRef = bench.put("/v1/drafts/d2", body).await;
     io(&bench.fast("drafts/d2.qcow2"), "read -P 0x41 0 1M");
     io(&bench.fast("drafts/d2.qcow2"), "write -P 0x43 0 64k");
+
+    // The same, larger; never smaller, and one that is refused leaves nothing.
+    let larger = virtual_bytes(&bench.fast("drafts/d2.qcow2")) + (128 << 20);
+    let sized = |bytes: u64| json!({"from": "release", "release": id, "virtual_bytes": bytes});
+    for _ in 0..2 {
+        let _: DiskRef = bench.put("/v1/drafts/d3", sized(larger)).await;
+        assert_eq!(virtual_bytes(&bench.fast("drafts/d3.qcow2")), larger);
+    }
+    io(&bench.fast("drafts/d3.qcow2"), "read -P 0x41 0 1M");
+    let end = format!("read -P 0 {} 1M", larger - (1 << 20));
+    io(&bench.fast("drafts/d3.qcow2"), &end);
+    let small = sized(larger - (129 << 20)).to_string();
+    bench
+        .fails(Method::PUT, "/v1/drafts/d4", small, 422, "invalid")
+        .await;
+    assert!(!bench.fast("drafts/d4.qcow2").exists());
+    bench.delete("/v1/drafts/d3").await;
 
     let verified: Published = bench
         .json(

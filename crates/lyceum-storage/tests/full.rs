@@ -91,12 +91,14 @@ async fn refused_before_anything_is_made() {
 #[tokio::test]
 async fn refused_in_the_middle() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(_small) = Small::mount(folder.path(), [("fast", "40m"), ("slow", "24m")]) else {
+    let Some(small) = Small::mount(folder.path(), [("fast", "40m"), ("slow", "24m")]) else {
         eprintln!("can't mount here: only the refusals before the work were tested");
         return;
     };
     // No reserve: the file system itself says no.
     let bench = open(folder, 0).await;
+    // Unmounted before the folder is removed: what is dropped first is what was bound last.
+    let _small = small;
     let published = bench.release_sized("d1", 0x41, 32 << 20).await;
     let draft = bench.fast("drafts/d1.qcow2");
 

@@ -3,7 +3,9 @@
 use crate::{Identity, Peer, WireError, tls};
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt};
-use http_body_util::{BodyExt, Empty, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
+use http_body_util::{
+    BodyDataStream, BodyExt, Empty, Full, Limited, StreamBody, combinators::UnsyncBoxBody,
+};
 use hyper::body::{Frame, Incoming};
 use hyper::{Method, Request, Response, StatusCode, Uri, header};
 use hyper_util::client::legacy::connect::{Connected, Connection};
@@ -233,6 +235,36 @@ impl Client {
         let body = StreamBody::new(body.map_ok(Frame::data).map_err(Into::into));
         let request = self.request(Method::PUT, path, UnsyncBoxBody::new(body))?;
         self.answer(self.send(request).await?).await
+    }
+
+    /// `GET` of bytes that come as they come, and how many they are. As with [`Client::put_stream`], the limit is for
+    /// the beginning of the answer only.
+    pub async fn get_stream(
+        &self,
+        path: &str,
+    ) -> Result<
+        (
+            Option<u64>,
+            impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static,
+        ),
+        ClientError,
+    > {
+        let request = self.request(Method::GET, path, empty())?;
+        let response = self.within(self.send(request)).await?;
+        if !response.status().is_success() {
+            return match self.answer::<serde::de::IgnoredAny>(response).await {
+                Err(e) => Err(e),
+                Ok(_) => Err(self.unreadable("it gave no bytes")),
+            };
+        }
+        let length = response
+            .headers()
+            .get(header::CONTENT_LENGTH)
+            .and_then(|length| length.to_str().ok()?.parse().ok());
+        Ok((
+            length,
+            BodyDataStream::new(response.into_body()).map_err(Into::into),
+        ))
     }
 
     /// Asks for a raw stream: `GET` with `Upgrade: protocol`.

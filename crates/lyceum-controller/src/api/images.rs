@@ -30,6 +30,15 @@ const DEFAULT_SIZE: MachineSize = MachineSize {
 /// Largest empty disk, GiB.
 pub(super) const DISK_GIB: u32 = 2048;
 
+fn disk_bytes(gib: u32) -> Result<u64, ApiFailure> {
+    if !(1..=DISK_GIB).contains(&gib) {
+        return Err(ApiFailure::invalid(format!(
+            "a disk has 1 to {DISK_GIB} GiB, not {gib}"
+        )));
+    }
+    Ok(u64::from(gib) << 30)
+}
+
 /// Its routes.
 pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -325,7 +334,8 @@ async fn open_draft(
         created: app.now(),
     };
     let (work, from) = match order.source {
-        DraftSource::Release { release } => {
+        DraftSource::Release { release, disk_gib } => {
+            let virtual_bytes = disk_gib.map(disk_bytes).transpose()?;
             let source = releases::get_tx(&mut tx, &release)
                 .await?
                 .ok_or_else(|| ApiFailure::not_found("release"))?;
@@ -340,22 +350,17 @@ async fn open_draft(
                 row.size = memory.size;
             }
             row.from_release = Some(release.clone());
-            let from = format!("from release {} ({release})", source.version);
-            (
-                Some(Work::Make {
-                    request: DraftRequest::Release { release },
-                }),
-                from,
-            )
+            let larger = disk_gib.map_or_else(String::new, |gib| format!(", {gib} GiB"));
+            let from = format!("from release {} ({release}){larger}", source.version);
+            let request = DraftRequest::Release {
+                release,
+                virtual_bytes,
+            };
+            (Some(Work::Make { request }), from)
         }
         DraftSource::Empty { disk_gib } => {
-            if !(1..=DISK_GIB).contains(&disk_gib) {
-                return Err(ApiFailure::invalid(format!(
-                    "a disk has 1 to {DISK_GIB} GiB, not {disk_gib}"
-                )));
-            }
             let request = DraftRequest::Empty {
-                virtual_bytes: u64::from(disk_gib) << 30,
+                virtual_bytes: disk_bytes(disk_gib)?,
             };
             (
                 Some(Work::Make { request }),

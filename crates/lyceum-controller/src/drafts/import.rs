@@ -21,7 +21,7 @@ const POLL: Duration = Duration::from_millis(300);
 /// Makes the disk from a release, or an empty one.
 pub async fn make(app: &App, draft: &Draft, request: &DraftRequest) -> Result<Next, StepError> {
     let (doing, detail) = match request {
-        DraftRequest::Release { release } => {
+        DraftRequest::Release { release, .. } => {
             let name = match releases::get(&app.store, release).await? {
                 Some(r) => format!("release {}", r.version),
                 None => format!("release {release}"),

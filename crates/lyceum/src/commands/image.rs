@@ -93,6 +93,9 @@ pub enum DraftCommand {
         /// An empty disk of so many GiB
         #[arg(long, value_name = "GIB")]
         empty: Option<u32>,
+        /// Make the copy's disk so many GiB large; the guest's partitions are enlarged in the draft
+        #[arg(long, value_name = "GIB", conflicts_with = "empty")]
+        grow: Option<u32>,
         /// Size to open and seal it with
         #[command(flatten)]
         size: SizeArgs,
@@ -315,6 +318,7 @@ async fn draft(ctx: &Context, command: DraftCommand) -> anyhow::Result<()> {
             image,
             from,
             empty,
+            grow,
             size,
         } => {
             let image = resolve::image(&ctx.client, &image).await?;
@@ -322,10 +326,12 @@ async fn draft(ctx: &Context, command: DraftCommand) -> anyhow::Result<()> {
                 (_, Some(disk_gib)) => DraftSource::Empty { disk_gib },
                 (Some(text), None) => DraftSource::Release {
                     release: resolve::release(&ctx.client, &text).await?.id,
+                    disk_gib: grow,
                 },
                 (None, None) => match image.releases.first() {
                     Some(newest) => DraftSource::Release {
                         release: newest.id.clone(),
+                        disk_gib: grow,
                     },
                     None => {
                         return Err(Exit::usage(format!(

@@ -3,6 +3,7 @@
 //! `make fileserver-image`, and takes some minutes in software emulation.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod faults;
 mod guest;
 mod hosts;
 mod power;

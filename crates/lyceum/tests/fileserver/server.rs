@@ -225,10 +225,7 @@ impl Agent<'_> {
             std::thread::sleep(Duration::from_millis(200));
         }
         self.delete(&format!("/v1/uploads/{draft}"));
-        let _: Value = self.put(&format!("/v1/staging/{draft}"), Value::Null);
-        let request = json!({"sealed_at": 1, "memory": null, "cold_reason": "a test"});
-        let made: Published = self.post(&format!("/v1/staging/{draft}/publish"), request);
-        made.release.to_string()
+        self.seal(draft)
     }
 
     pub fn try_clone(&self, release: &str, overlay: &str) -> Result<Value, ClientError> {
@@ -240,6 +237,30 @@ impl Agent<'_> {
     pub fn clone_release(&self, release: &str, overlay: &str) -> Value {
         self.try_clone(release, overlay)
             .unwrap_or_else(|e| panic!("clone {overlay}: {e}"))
+    }
+
+    /// Writes a desktop's disk into a file here, as a person gets it.
+    pub fn export(&self, overlay: &str, to: &Path) {
+        use futures::StreamExt;
+        use std::io::Write;
+        let path = format!("/v1/overlays/{overlay}/export");
+        let mut file = std::fs::File::create(to).unwrap();
+        self.lab.runtime.block_on(async {
+            let (length, bytes) = self.client.get_stream(&path).await.unwrap();
+            let mut bytes = Box::pin(bytes);
+            while let Some(piece) = bytes.next().await {
+                file.write_all(&piece.unwrap()).unwrap();
+            }
+            assert_eq!(length, Some(file.metadata().unwrap().len()));
+        });
+    }
+
+    /// Makes a release of a draft that is ready.
+    pub fn seal(&self, draft: &str) -> String {
+        let _: Value = self.put(&format!("/v1/staging/{draft}"), Value::Null);
+        let request = json!({"sealed_at": 1, "memory": null, "cold_reason": "a test"});
+        let made: Published = self.post(&format!("/v1/staging/{draft}/publish"), request);
+        made.release.to_string()
     }
 
     pub fn overlay(&self, overlay: &str) -> OverlayFacts {

@@ -3,7 +3,7 @@
 use crate::guest::{Disk, Guest};
 use crate::server::{Agent, Lab, disk, disks, file_server, start, stop};
 use lyceum_proto::storage::{DiskPoint, Inventory};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Instant;
 
@@ -109,6 +109,8 @@ fn life(driver: &str) {
 
     own_writes(&agent, &guest);
     points(&agent, &guest);
+    copies(&agent, &guest, &release);
+    grown_and_exported(&lab, &agent, &guest, &release);
     in_use(&agent, &guest);
 
     // The origin is not taken from under its snapshots.
@@ -239,6 +241,96 @@ fn points(agent: &Agent, guest: &Guest) {
         .try_post::<()>("/v1/overlays/o-1/points/p-2/restore", Value::Null)
         .unwrap_err();
     assert_eq!(wrong.code(), Some("not_found"), "{wrong}");
+}
+
+/// What a desktop goes back to is another disk, made of a point, or of what was captured while it ran. It
+/// takes what differs from the release, not what it was copied from.
+fn copies(agent: &Agent, guest: &Guest, release: &str) {
+    io(guest, &at("o-8"), &["write -P 0x46 4k 256k", "flush"]);
+    let _: DiskPoint = agent.put("/v1/overlays/o-8/points/p-3", Value::Null);
+    // What a host does while the desktop stands still.
+    guest.run(&format!(
+        "mkdir {SLOW}/deltas/x-1; cp {} {SLOW}/deltas/x-1/overlay.qcow2",
+        at("o-8")
+    ));
+    io(guest, &at("o-8"), &["write -P 0x47 4k 256k", "flush"]);
+    for (overlay, content) in [
+        (
+            "o-20",
+            json!({"from": "point", "of": "o-8", "point": "p-3"}),
+        ),
+        ("o-21", json!({"from": "delta", "delta": "x-1"})),
+    ] {
+        let began = Instant::now();
+        let body = json!({"release": release, "content": content});
+        let _: Value = agent.put(&format!("/v1/overlays/{overlay}"), body);
+        let takes = agent.overlay(overlay).bytes_on_disk;
+        eprintln!(
+            "a disk out of {content}: {:.2} s, {takes} bytes",
+            began.elapsed().as_secs_f64()
+        );
+        assert!(takes < 4 << 20, "{takes} bytes for 256 KiB that differ");
+        io(
+            guest,
+            &at(overlay),
+            &[
+                "read -P 0x46 4k 256k",
+                "read -P 0x41 1M 7M",
+                "write -P 0x48 4k 4k",
+                "flush",
+            ],
+        );
+        agent.delete(&format!("/v1/overlays/{overlay}"));
+    }
+    io(guest, &at("o-8"), &["read -P 0x47 4k 256k"]);
+    agent.delete("/v1/deltas/x-1");
+    agent.delete("/v1/overlays/o-8/points/p-3");
+}
+
+/// A copy of a release gets a larger disk, and a desktop's disk is taken away as one file.
+fn grown_and_exported(lab: &Lab, agent: &Agent, guest: &Guest, release: &str) {
+    let sized = |bytes: u64| json!({"from": "release", "release": release, "virtual_bytes": bytes});
+    let refused = agent
+        .try_put::<Value>("/v1/drafts/g", sized(1 << 20))
+        .unwrap_err();
+    assert_eq!(refused.code(), Some("invalid"), "{refused}");
+    let _: Value = agent.put("/v1/drafts/g", sized(160 << 20));
+    let larger = agent.seal("g");
+    agent.clone_release(&larger, "o-22");
+    assert_eq!(agent.overlay("o-22").virtual_bytes, 160 << 20);
+    io(
+        guest,
+        &at("o-22"),
+        &[
+            "read -P 0x41 0 8M",
+            "write -P 0x49 150M 1M",
+            "flush",
+            "read -P 0x49 150M 1M",
+        ],
+    );
+    let to = lab.folder.path().join("exported.qcow2");
+    agent.export("o-22", &to);
+    let output = std::process::Command::new("qemu-io")
+        .args([
+            "-r",
+            "-f",
+            "qcow2",
+            "-c",
+            "read -P 0x41 0 8M",
+            "-c",
+            "read -P 0x49 150M 1M",
+        ])
+        .arg(&to)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success() && !said.contains("failed"),
+        "{said}"
+    );
+    std::fs::remove_file(to).unwrap();
+    agent.delete("/v1/overlays/o-22");
+    agent.delete(&format!("/v1/releases/{larger}"));
 }
 
 fn in_use(agent: &Agent, guest: &Guest) {
