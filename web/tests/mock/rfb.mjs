@@ -1,10 +1,10 @@
 // A very small VNC server: a picture that changes with each key. For tests of the console only.
-export function serveRfb(socket, { dieAfterMs } = {}) {
+// `screen` is what all who look at one desktop share: { keys, seats }. It begins anew when nobody looks any more.
+export function serveRfb(socket, screen, { viewOnly } = {}) {
   const W = 800;
   const H = 500;
   let stage = "version";
   let buffer = Buffer.alloc(0);
-  let keys = 0;
   let pending = false;
   let dirty = true;
   const picture = () => {
@@ -15,7 +15,7 @@ export function serveRfb(socket, { dieAfterMs } = {}) {
         const icon = x > 24 && x < 72 && y > 50 && y % 80 < 48 && y < 280;
         const win = x > 180 && x < 700 && y > 80 && y < 420;
         const title = win && y < 106;
-        const typed = win && y > 130 && y < 150 && x > 200 && x < 200 + (keys % 40) * 12 && x % 12 < 9;
+        const typed = win && y > 130 && y < 150 && x > 200 && x < 200 + (screen.keys % 40) * 12 && x % 12 < 9;
         const [r, g, b] = bar ? [32, 44, 40] : typed ? [120, 230, 170] : title ? [52, 72, 66] : win ? [18, 26, 24] : icon ? [233, 196, 106] : [24 + (y >> 3), 96 + (x >> 4), 110 + (y >> 3)];
         out.writeUInt32LE((b << 16) | (g << 8) | r, (y * W + x) * 4);
       }
@@ -31,6 +31,15 @@ export function serveRfb(socket, { dieAfterMs } = {}) {
     head.writeUInt16BE(H, 10);
     socket.send(Buffer.concat([head, picture()]));
   };
+  const changed = () => {
+    dirty = true;
+    update();
+  };
+  screen.seats.add(changed);
+  socket.on("close", () => {
+    screen.seats.delete(changed);
+    if (screen.seats.size === 0) screen.keys = 0;
+  });
   const take = (n) => {
     const part = buffer.subarray(0, n);
     buffer = buffer.subarray(n);
@@ -82,8 +91,10 @@ export function serveRfb(socket, { dieAfterMs } = {}) {
       if (message[1] === 0) dirty = true;
     }
     if (message[0] === 4 && message[1] === 1) {
-      keys += 1;
-      dirty = true;
+      if (!viewOnly) {
+        screen.keys += 1;
+        screen.seats.forEach((changed) => changed());
+      }
     }
     update();
     return true;
@@ -93,5 +104,4 @@ export function serveRfb(socket, { dieAfterMs } = {}) {
     while (step());
   });
   socket.send(Buffer.from("RFB 003.008\n"));
-  if (dieAfterMs) setTimeout(() => socket.close(), dieAfterMs);
 }

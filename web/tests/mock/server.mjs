@@ -19,7 +19,8 @@ const dist = join(fileURLToPath(new URL(".", import.meta.url)), "../../dist");
 export function startMock(port = 0) {
   const s = makeState();
   const listeners = new Set();
-  const tickets = new Set();
+  const tickets = new Map();
+  const screens = new Map();
   const consoles = new Set();
   const clip = new Map();
   const sessions = new Map();
@@ -147,10 +148,10 @@ export function startMock(port = 0) {
     ["GET", "desktops/:id", (p) => seen(find(s.desktops, p.id, "desktop"))],
     ["DELETE", "desktops/:id", (p) => { s.desktops.splice(s.desktops.indexOf(find(s.desktops, p.id, "desktop")), 1); change("desktop", p.id); }],
     ["GET", "desktops/:id/history", () => ({ placements: [{ at: Date.now() - 60_000, host: "host-1", reason: "fewest desktops (8) of the 2 hosts with enough free memory", snapshot: { hosts: [{ id: "host-1", desktops: 8, free_mib: 58_000 }, { id: "host-2", desktops: 9, free_mib: 57_000 }, { id: "host-3", excluded: "draining" }] } }] })],
-    ["POST", "desktops/:id/console-ticket", (p) => {
+    ["POST", "desktops/:id/console-ticket", (p, _, q) => {
       const d = find(s.desktops, p.id, "desktop");
       if (d.phase !== "running") throw fail(409, "not_running", "This desktop is not running. Start it first.");
-      return ticket();
+      return ticket(p.id, q.get("view_only") === "true");
     }],
     ["GET", "desktops/:id/viewers", () => ({ vnc: true, spice: false, spice_reason: "SPICE clients are not switched on for this desktop's course: its teacher can do that, and then it has to be started again" })],
     ["GET", "desktops/:id/clipboard", (p) => ({ text: clip.get(p.id) ?? "print('hello')" })],
@@ -209,7 +210,7 @@ export function startMock(port = 0) {
       return { draft: image.draft, operation: null };
     }],
     ["DELETE", "drafts/:id", (p) => { const i = s.images.find((x) => x.draft?.id === p.id); i.draft = null; }],
-    ["POST", "drafts/:id/console-ticket", () => ticket()],
+    ["POST", "drafts/:id/console-ticket", (p) => ticket(p.id)],
     ["POST", "drafts/:id/start", (p) => { const d = draftOf(p.id); d.phase = "starting"; setTimeout(() => { d.phase = "running"; d.host = "host-1"; change("draft", d.id); }, 900); return { draft: d, operation: null }; }],
     ["POST", "drafts/:id/stop", (p) => { const d = draftOf(p.id); d.phase = "stopped"; return { draft: d, operation: null }; }],
     ["POST", "drafts/:id/seal", (p, b) => {
@@ -252,9 +253,9 @@ export function startMock(port = 0) {
     ...timetableRoutes(s, { change, newId, find }),
   ].map(([method, pattern, run]) => ({ method, parts: pattern.split("/"), run }));
 
-  function ticket() {
+  function ticket(machine, viewOnly = false) {
     const value = newId("ticket");
-    tickets.add(value);
+    tickets.set(value, { machine, viewOnly });
     return { ticket: value, expires: Date.now() + 30_000 };
   }
 
@@ -305,13 +306,15 @@ export function startMock(port = 0) {
   const sockets = new WebSocketServer({ noServer: true });
   server.on("upgrade", (req, socket, head) => {
     const ticket = req.url.split("/").pop();
+    const grant = tickets.get(ticket);
     if (!tickets.delete(ticket)) return socket.destroy();
     sockets.handleUpgrade(req, socket, head, (ws) => {
       consoles.add(ws);
       ws.on("close", () => consoles.delete(ws));
       // As the gateway does beside the picture.
       if (ws.protocol === "lyceum") ws.send(JSON.stringify({ link: "live" }));
-      serveRfb(ws);
+      if (!screens.has(grant.machine)) screens.set(grant.machine, { keys: 0, seats: new Set() });
+      serveRfb(ws, screens.get(grant.machine), grant);
     });
   });
   return new Promise((resolve) =>
