@@ -8,8 +8,8 @@ use bytes::{Buf, BytesMut};
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -141,22 +141,17 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Relayed<S> {
 
 /// The agent's end: carries bytes between a gateway and a machine's server until either ends or
 /// `end` comes. Then the machine is given what was received, and when it has read all of it, the
-/// gateway is told how much that was. Returns when the last event was passed on, if any was.
+/// gateway is told how much that was.
 pub async fn relay(
     gateway: impl AsyncRead + AsyncWrite + Unpin,
     machine: impl AsyncRead + AsyncWrite + Unpin,
     end: impl Future<Output = ()>,
-) -> io::Result<Option<tokio::time::Instant>> {
+) -> io::Result<()> {
     let (mut from_gateway, mut to_gateway) = tokio::io::split(gateway);
     let (mut from_machine, mut to_machine) = tokio::io::split(machine);
-    // Bytes the machine was given, and when the last of them; shared by the two directions, which
-    // never run at once.
-    let given = Mutex::new((0u64, None));
+    // Bytes the machine was given.
+    let given = AtomicU64::new(0);
     let in_frame = AtomicBool::new(false);
-    let note = |written: usize| {
-        let mut given = given.lock().unwrap_or_else(|p| p.into_inner());
-        *given = (given.0 + written as u64, Some(tokio::time::Instant::now()));
-    };
     let ended = {
         // Input is passed on until the gateway or `end` says that it is over; then the machine's side
         // is closed, upon which it reads the rest and closes as well.
@@ -177,7 +172,7 @@ pub async fn relay(
                 while block.has_remaining() {
                     match to_machine.write(&block).await {
                         Ok(written @ 1..) => {
-                            note(written);
+                            given.fetch_add(written as u64, Ordering::Relaxed);
                             block.advance(written);
                         }
                         _ => return,
@@ -213,12 +208,10 @@ pub async fn relay(
         }
     };
     ended?;
-    let (taken, last) = *given.lock().unwrap_or_else(|p| p.into_inner());
     if !in_frame.load(Ordering::Relaxed) {
         let mut word = [0xff; 12];
-        word[4..].copy_from_slice(&taken.to_be_bytes());
+        word[4..].copy_from_slice(&given.into_inner().to_be_bytes());
         to_gateway.write_all(&word).await?;
     }
-    to_gateway.shutdown().await?;
-    Ok(last)
+    to_gateway.shutdown().await
 }

@@ -288,10 +288,11 @@ async fn console(
             let gateway = stream.await.map_err(std::io::Error::other)?;
             lyceum_console::relay::relay(gateway, vnc, end).await
         };
-        match relayed.await {
-            Ok(last_input) => seat.ended(last_input),
-            Err(e) => tracing::debug!(desktop = %id, "console ended: {e}"),
+        if let Err(e) = relayed.await {
+            tracing::debug!(desktop = %id, "console ended: {e}");
         }
+        // QEMU closed its end, so it has let go of the keys, and its keyboard's queue goes along with it.
+        seat.ended(None);
     });
     Ok(response)
 }

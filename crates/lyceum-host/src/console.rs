@@ -13,8 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-/// The keys that are down are let go by QEMU a moment after the last connection has ended, and those that
-/// came just before shall not wait in a machine that stands still: a guest that looks on reads them by then.
+/// SPICE closes no half of a channel, so nobody hears when QEMU has read the last keys and let go of those that are down.
 const KEYS_SETTLE: Duration = Duration::from_millis(100);
 
 /// The consoles of one desktop that are open together.
@@ -49,7 +48,7 @@ impl Seat {
         self.opened.end.clone().cancelled_owned()
     }
 
-    /// When its last input was passed on.
+    /// When input was passed on last, if nobody knows that the machine has read it.
     pub(crate) fn ended(self, last_input: Option<Instant>) {
         let mut last = self
             .opened
