@@ -2,8 +2,8 @@
 //! switched, and what was measured.
 
 use crate::wording::Wordings;
-use lyceum_model::{DesktopId, HostId, OperationId, PlanId, UnixMillis};
-use lyceum_placement::{Mode, NotDone, PlanPolicy, Summary};
+use lyceum_model::{DesktopId, HostId, MoveWay, OperationId, PlanId, UnixMillis};
+use lyceum_placement::{Mode, NotDone, PlanPolicy, PlanPrice, Price, Summary};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -67,6 +67,29 @@ pub struct AllocationNow {
     pub not_before: Option<UnixMillis>,
     /// The plan that is being carried out.
     pub running: Option<PlanId>,
+    /// When it is looked next whether there is something to do; absent: nothing comes by itself, or a plan is
+    /// being carried out.
+    #[serde(default)]
+    pub next_look: Option<UnixMillis>,
+    /// What came of the last look that nobody ordered; absent: there was none.
+    #[serde(default)]
+    pub last_look: Option<LastLook>,
+    /// How its texts can be put into another language, by the English text.
+    #[serde(default, skip_serializing_if = "Wordings::is_empty")]
+    pub wordings: Wordings,
+}
+
+/// What came of a look that nobody ordered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LastLook {
+    /// When it was.
+    pub at: UnixMillis,
+    /// The plan that was made.
+    pub plan: PlanId,
+    /// What became of it.
+    pub state: PlanState,
+    /// Why nothing, or not more, was done: what is about all hosts before what is about one.
+    pub why: Vec<NotDone>,
 }
 
 /// Make a plan.
@@ -146,6 +169,27 @@ pub struct PlanStep {
     pub message: String,
     /// The operation of its move.
     pub operation: Option<OperationId>,
+    /// What its move was expected to cost when the plan was made; absent: it is none, or nothing is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price: Option<Price>,
+    /// What its move really cost; absent: it is none, or not over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<MoveCost>,
+}
+
+/// What a move really cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MoveCost {
+    /// How it was moved.
+    pub way: Option<MoveWay>,
+    /// Bytes sent.
+    pub bytes: Option<u64>,
+    /// How long it took in all, milliseconds.
+    pub total_ms: Option<u64>,
+    /// How long it stood still, milliseconds.
+    pub stand_still_ms: Option<u64>,
+    /// Its memory on the new host, KiB.
+    pub pss_after_kib: Option<u64>,
 }
 
 /// A plan: what is to be done, why, and why not more.
@@ -167,6 +211,9 @@ pub struct PlanRecord {
     pub message: String,
     /// What is done, in order.
     pub steps: Vec<PlanStep>,
+    /// What its moves are expected to cost together; absent: there are none, or nothing is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price: Option<PlanPrice>,
     /// What is not done, and why.
     pub not_done: Vec<NotDone>,
     /// The classroom before.

@@ -216,6 +216,34 @@ pub async fn of_operation(tx: &mut Tx, id: &OperationId) -> Result<Vec<Move>> {
         .collect()
 }
 
+/// Those that were done since then, the newest first, at most `limit`.
+pub async fn done_since(store: &Store, at: UnixMillis, limit: i64) -> Result<Vec<Move>> {
+    sqlx::query(
+        "SELECT * FROM moves WHERE state = 'done' AND ended >= $1 ORDER BY ended DESC, id DESC LIMIT $2",
+    )
+    .bind(at)
+    .bind(limit)
+    .fetch_all(store.pool())
+    .await?
+    .iter()
+    .map(row)
+    .collect()
+}
+
+/// Those that were ordered since then, by operation.
+pub async fn ordered_since(
+    store: &Store,
+    at: UnixMillis,
+) -> Result<std::collections::HashMap<OperationId, Move>> {
+    sqlx::query("SELECT * FROM moves WHERE created >= $1 ORDER BY created, id")
+        .bind(at)
+        .fetch_all(store.pool())
+        .await?
+        .iter()
+        .map(|r| row(r).map(|m| (m.operation.clone(), m)))
+        .collect()
+}
+
 /// A place in the list of moves: those of one drain have one time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {

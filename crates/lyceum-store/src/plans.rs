@@ -238,6 +238,15 @@ pub async fn last_acted(store: &Store) -> Result<Option<UnixMillis>> {
         .await?)
 }
 
+/// The newest that nobody ordered.
+pub async fn newest_by_itself(store: &Store) -> Result<Option<Plan>> {
+    sqlx::query("SELECT * FROM plans WHERE ordered_by IS NULL ORDER BY at DESC, id DESC LIMIT 1")
+        .fetch_optional(store.pool())
+        .await?
+        .map(|row| plan(&row))
+        .transpose()
+}
+
 /// The newest, at most `limit`, with an id before `before`.
 pub async fn list(store: &Store, before: Option<&PlanId>, limit: i64) -> Result<Vec<Plan>> {
     // Ids of plans sort by the time they were made.

@@ -1792,10 +1792,12 @@ export interface components {
         /** @description What is wanted just now. */
         AllocationNow: {
             last_acted_at?: components["schemas"]["i64"] | null;
+            last_look?: components["schemas"]["LastLook"] | null;
             /** @description The mode in force. */
             mode: components["schemas"]["PlanMode"];
             /** @description Why that one, in words. */
             mode_reason: string;
+            next_look?: components["schemas"]["i64"] | null;
             not_before?: components["schemas"]["i64"] | null;
             running?: components["schemas"]["PlanId"] | null;
             /**
@@ -1805,6 +1807,8 @@ export interface components {
             seats_needed: number;
             /** @description The settings. */
             settings: components["schemas"]["Allocation"];
+            /** @description How its texts can be put into another language, by the English text. */
+            wordings?: components["schemas"]["Wordings"];
         };
         /** @description The one form of an error. */
         ApiError: {
@@ -2171,6 +2175,12 @@ export interface components {
         DraftId: string;
         /** @description Where a draft's disk comes from. */
         DraftSource: {
+            /**
+             * Format: int32
+             * @description Made so large, GiB; never smaller than the release's disk. The guest sees a larger disk: its partitions
+             *     and file systems are enlarged in it.
+             */
+            disk_gib?: number | null;
             /** @enum {string} */
             from: "release";
             /** @description Which. */
@@ -2567,6 +2577,17 @@ export interface components {
             /** @description Its name. */
             name: components["schemas"]["HostId"];
         };
+        /** @description What came of a look that nobody ordered. */
+        LastLook: {
+            /** @description When it was. */
+            at: components["schemas"]["i64"];
+            /** @description The plan that was made. */
+            plan: components["schemas"]["PlanId"];
+            /** @description What became of it. */
+            state: components["schemas"]["PlanState"];
+            /** @description Why nothing, or not more, was done: what is about all hosts before what is about one. */
+            why: components["schemas"]["NotDone"][];
+        };
         /** @description A lesson: weekly, with `weekday`, or once, with `date`. */
         Lesson: {
             /** @description The bell. */
@@ -2765,10 +2786,59 @@ export interface components {
             /** @description How its texts can be put into another language, by the English text. */
             wordings?: components["schemas"]["Wordings"];
         };
+        /** @description What a move really cost. */
+        MoveCost: {
+            /**
+             * Format: int64
+             * @description Bytes sent.
+             */
+            bytes?: number | null;
+            /**
+             * Format: int64
+             * @description Its memory on the new host, KiB.
+             */
+            pss_after_kib?: number | null;
+            /**
+             * Format: int64
+             * @description How long it stood still, milliseconds.
+             */
+            stand_still_ms?: number | null;
+            /**
+             * Format: int64
+             * @description How long it took in all, milliseconds.
+             */
+            total_ms?: number | null;
+            way?: components["schemas"]["MoveWay"] | null;
+        };
         /** @description Body of `POST desktops/{id}/move`. */
         MoveOrder: {
             to?: components["schemas"]["HostId"] | null;
             way?: components["schemas"]["MoveWay"] | null;
+        };
+        /** @description What one move is expected to cost. */
+        MovePrice: {
+            /**
+             * Format: int64
+             * @description Memory that it takes on its new host, MiB.
+             */
+            memory_mib: number;
+            /**
+             * Format: int64
+             * @description How much more that is than it takes where it is, MiB: what it shared and shares no more.
+             */
+            more_mib: number;
+            /**
+             * Format: double
+             * @description How long that takes at the bandwidth that moves have, seconds; absent: the bandwidth is not known.
+             */
+            seconds?: number | null;
+            /**
+             * Format: double
+             * @description What travels, MiB.
+             */
+            travels_mib: number;
+            /** @description How it is moved. */
+            way: components["schemas"]["MovesBy"];
         };
         /**
          * @description Where a move is.
@@ -2780,6 +2850,11 @@ export interface components {
          * @enum {string}
          */
         MoveWay: "delta" | "live";
+        /**
+         * @description How a running desktop gets to another host.
+         * @enum {string}
+         */
+        MovesBy: "delta" | "migration";
         /** @description What a native VNC viewer connects with; works once. */
         NativeViewer: {
             /** @description Until when. */
@@ -3090,6 +3165,7 @@ export interface components {
                 not_done: components["schemas"]["NotDone"][];
                 /** @description Who ordered it; absent: it came by itself. */
                 ordered_by?: string | null;
+                price?: components["schemas"]["PlanPrice"] | null;
                 /** @description Where it is. */
                 state: components["schemas"]["PlanState"];
                 /** @description What is done, in order. */
@@ -3266,6 +3342,24 @@ export interface components {
              */
             stale_after_s: number;
         };
+        /** @description What all moves of a plan are expected to cost, done one by one. */
+        PlanPrice: {
+            /**
+             * Format: int64
+             * @description Memory that is taken more than before, because what was shared is not any more, MiB.
+             */
+            more_mib: number;
+            /**
+             * Format: double
+             * @description How long the moves take one after another, seconds; absent: the bandwidth is not known.
+             */
+            seconds?: number | null;
+            /**
+             * Format: double
+             * @description What travels, MiB.
+             */
+            travels_mib: number;
+        };
         /** @description A plan: what is to be done, why, and why not more. */
         PlanRecord: {
             acted_at?: components["schemas"]["i64"] | null;
@@ -3288,6 +3382,7 @@ export interface components {
             not_done: components["schemas"]["NotDone"][];
             /** @description Who ordered it; absent: it came by itself. */
             ordered_by?: string | null;
+            price?: components["schemas"]["PlanPrice"] | null;
             /** @description Where it is. */
             state: components["schemas"]["PlanState"];
             /** @description What is done, in order. */
@@ -3304,6 +3399,7 @@ export interface components {
         PlanStep: {
             /** @description What it does. */
             action: components["schemas"]["StepAction"];
+            cost?: components["schemas"]["MoveCost"] | null;
             desktop?: components["schemas"]["DesktopId"] | null;
             from?: components["schemas"]["HostId"] | null;
             /** @description The host that is switched, or that the desktop goes to. */
@@ -3313,6 +3409,7 @@ export interface components {
             /** @description Whose it is, for people. */
             name: string;
             operation?: components["schemas"]["OperationId"] | null;
+            price?: components["schemas"]["MovePrice"] | null;
             /** @description Why. */
             reason: string;
             /** @description How far it is. */

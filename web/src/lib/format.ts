@@ -45,6 +45,12 @@ export function clock(ms: number, locale: string): string {
   return new Intl.DateTimeFormat(locale, { hour: "2-digit", minute: "2-digit", second: "2-digit" }).format(ms);
 }
 
+/** The time of day; the date too when it is not today. */
+export function minute(ms: number, locale: string, now = Date.now()): string {
+  const today = new Date(ms).toDateString() === new Date(now).toDateString();
+  return new Intl.DateTimeFormat(locale, today ? { hour: "2-digit", minute: "2-digit" } : { dateStyle: "medium", timeStyle: "short" }).format(ms);
+}
+
 export function dateTime(ms: number, locale: string): string {
   return new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "short" }).format(ms);
 }

@@ -9,14 +9,15 @@ use crate::reconcile::samples::settings;
 use axum::extract::State;
 use axum::http::StatusCode;
 use lyceum_api::allocation::{
-    Allocation, AllocationNow, PlanDetails, PlanOrder, PlanRecord, PlanState, PlanStep, StepAction,
-    StepState,
+    Allocation, AllocationNow, LastLook, MoveCost, PlanDetails, PlanOrder, PlanRecord, PlanState,
+    PlanStep, StepAction, StepState,
 };
 use lyceum_api::wording::{Wordings, wordings};
 use lyceum_api::{ApiError, Page};
-use lyceum_model::{DesktopId, PlanId};
+use lyceum_model::{DesktopId, HostId, OperationId, PlanId};
 use lyceum_placement as placement;
 use lyceum_store::desktops::{self, Filter, Names};
+use lyceum_store::moves;
 use lyceum_store::plans::{self as rows, Deed, Progress, State as Row};
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -62,13 +63,27 @@ async fn shown_now(app: &App) -> Result<AllocationNow, ApiFailure> {
     let not_before = last_acted_at
         .map(|at| at + pause)
         .filter(|at| settings.automatic && (now..=now + pause).contains(at));
+    let running = rows::running(&app.store).await?.map(|p| p.id);
+    let newest = rows::newest_by_itself(&app.store).await?;
+    // After a restart, and with other settings, it is looked at once.
+    let every = i64::from(settings.every_minutes) * 60_000;
+    let next_look = (settings.automatic && running.is_none()).then(|| {
+        newest
+            .as_ref()
+            .map_or(now, |p| (p.at + every).clamp(now, now + every))
+    });
+    let last_look = newest.map(last_look).transpose()?;
+    let told = last_look.iter().flat_map(|l| &l.why).map(|n| &n.why);
     Ok(AllocationNow {
+        wordings: wordings(told.chain([&wanted.reason]).map(String::as_str)),
+        next_look,
+        last_look,
         mode: wanted.mode,
         mode_reason: wanted.reason,
         seats_needed: wanted.seats_needed,
         last_acted_at,
         not_before,
-        running: rows::running(&app.store).await?.map(|p| p.id),
+        running,
         settings,
     })
 }
@@ -99,6 +114,23 @@ async fn put(
     tx.touch("plan", "settings");
     tx.commit().await?;
     shown_now(&app).await.map(Json)
+}
+
+/// Reasons that are told of the last look.
+const TOLD: usize = 3;
+
+fn last_look(p: rows::Plan) -> Result<LastLook, ApiFailure> {
+    let plan: placement::Plan = serde_json::from_str(&p.plan).map_err(ApiFailure::internal)?;
+    let mut why = plan.not_done;
+    // What is about all of them says most.
+    why.sort_by_key(|n| plan.before.hosts.iter().any(|h| h.id == n.what));
+    why.truncate(TOLD);
+    Ok(LastLook {
+        at: p.at,
+        plan: p.id,
+        state: state(p.state),
+        why,
+    })
 }
 
 /// What was changed, for the audit log.
@@ -161,8 +193,50 @@ fn state(s: Row) -> PlanState {
     }
 }
 
-fn shown(p: rows::Plan, names: &HashMap<DesktopId, Names>) -> Result<PlanRecord, ApiFailure> {
+/// What is shown beside plans: names of desktops, and what their moves cost.
+struct Beside {
+    names: HashMap<DesktopId, Names>,
+    moves: HashMap<OperationId, moves::Move>,
+}
+
+impl Beside {
+    async fn read(app: &App, plans: &[rows::Plan]) -> Result<Beside, ApiFailure> {
+        let moved = plans
+            .iter()
+            .filter(|p| p.steps.iter().any(|s| s.operation.is_some()));
+        Ok(Beside {
+            names: desktops::names(&app.store, Filter::All).await?,
+            moves: match moved.map(|p| p.at).min() {
+                Some(at) => moves::ordered_since(&app.store, at).await?,
+                None => HashMap::new(),
+            },
+        })
+    }
+
+    fn cost(&self, operation: Option<&OperationId>) -> Option<MoveCost> {
+        let m = self.moves.get(operation?)?;
+        let number = |v: Option<i64>| v.map(|v| v.max(0) as u64);
+        (m.state == moves::State::Done).then(|| MoveCost {
+            way: m.way,
+            bytes: number(m.bytes),
+            total_ms: number(m.total_ms),
+            stand_still_ms: number(m.stand_still_ms),
+            pss_after_kib: number(m.pss_after_kib),
+        })
+    }
+}
+
+fn shown(p: rows::Plan, beside: &Beside) -> Result<PlanRecord, ApiFailure> {
     let plan: placement::Plan = serde_json::from_str(&p.plan).map_err(ApiFailure::internal)?;
+    let price = |desktop: Option<&DesktopId>, from: Option<&HostId>, to: &HostId| {
+        let (desktop, from) = (desktop?, from?);
+        plan.moves
+            .iter()
+            .find(|m| {
+                m.desktop == desktop.as_str() && m.from == from.as_str() && m.to == to.as_str()
+            })?
+            .price
+    };
     let steps: Vec<PlanStep> = p
         .steps
         .into_iter()
@@ -174,8 +248,10 @@ fn shown(p: rows::Plan, names: &HashMap<DesktopId, Names>) -> Result<PlanRecord,
                     (StepAction::Move, to, Some(from), desktop.parse().ok())
                 }
             };
-            let name = desktop.as_ref().and_then(|d| names.get(d));
+            let name = desktop.as_ref().and_then(|d| beside.names.get(d));
             PlanStep {
+                price: price(desktop.as_ref(), from.as_ref(), &host),
+                cost: beside.cost(s.operation.as_ref()),
                 action,
                 host,
                 from,
@@ -206,6 +282,7 @@ fn shown(p: rows::Plan, names: &HashMap<DesktopId, Names>) -> Result<PlanRecord,
         state: state(p.state),
         message: p.message,
         steps,
+        price: plan.price,
         not_done: plan.not_done,
         before: plan.before,
         after: plan.after,
@@ -236,10 +313,10 @@ async fn list(
     let next = (found.len() as i64 == PAGE)
         .then(|| found.last().map(|p| p.id.to_string()))
         .flatten();
-    let names = desktops::names(&app.store, Filter::All).await?;
+    let beside = Beside::read(&app, &found).await?;
     let items = found
         .into_iter()
-        .map(|p| shown(p, &names))
+        .map(|p| shown(p, &beside))
         .collect::<Result<_, _>>()?;
     Ok(Json(Page { items, next }))
 }
@@ -256,11 +333,11 @@ async fn get(
     let row = rows::get(&app.store, &id)
         .await?
         .ok_or_else(|| ApiFailure::not_found("plan"))?;
-    let names = desktops::names(&app.store, Filter::All).await?;
+    let beside = Beside::read(&app, std::slice::from_ref(&row)).await?;
     Ok(Json(PlanDetails {
         policy: serde_json::from_str(&row.policy).map_err(ApiFailure::internal)?,
         snapshot: serde_json::from_str(&row.snapshot).map_err(ApiFailure::internal)?,
-        plan: shown(row, &names)?,
+        plan: shown(row, &beside)?,
     }))
 }
 
@@ -293,8 +370,8 @@ async fn make(
                 "another plan is being carried out: wait until it is over, or stop it",
             )
         })?;
-    let names = desktops::names(&app.store, Filter::All).await?;
-    Ok((StatusCode::CREATED, Json(shown(row, &names)?)))
+    let beside = Beside::read(&app, std::slice::from_ref(&row)).await?;
+    Ok((StatusCode::CREATED, Json(shown(row, &beside)?)))
 }
 
 /// Has a plan carried out that was shown less than 10 minutes ago.
@@ -333,8 +410,8 @@ async fn one(app: &App, id: &PlanId) -> Result<(StatusCode, Json<PlanRecord>), A
     let row = rows::get(&app.store, id)
         .await?
         .ok_or_else(|| ApiFailure::not_found("plan"))?;
-    let names = desktops::names(&app.store, Filter::All).await?;
-    Ok((StatusCode::ACCEPTED, Json(shown(row, &names)?)))
+    let beside = Beside::read(app, std::slice::from_ref(&row)).await?;
+    Ok((StatusCode::ACCEPTED, Json(shown(row, &beside)?)))
 }
 
 #[cfg(test)]

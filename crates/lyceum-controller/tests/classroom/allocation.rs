@@ -171,6 +171,16 @@ fn a_quiet_classroom_is_consolidated_switched_off_and_switched_on_at_the_bell() 
     assert_eq!(steps.last().unwrap()["action"], "off", "{shown:#}");
     assert!(p.room.get("moves")["items"].as_array().unwrap().is_empty());
     assert_eq!(on(&p.room), 3);
+    // What it would cost is known before.
+    for step in steps.iter().filter(|s| s["action"] == "move") {
+        assert_eq!(step["price"]["way"], "delta", "{shown:#}");
+        assert!(step["price"]["travels_mib"].as_f64().unwrap() > 0.0);
+        assert!(step["cost"].is_null());
+    }
+    assert!(shown["price"]["travels_mib"].as_f64().unwrap() > 0.0);
+    // Nothing comes by itself, and nobody looked.
+    let now = p.room.get("allocation");
+    assert!(now["next_look"].is_null() && now["last_look"].is_null());
     // By itself.
     p.allocation(true, json!({}));
     p.until("one host is off", |room| {
@@ -182,6 +192,16 @@ fn a_quiet_classroom_is_consolidated_switched_off_and_switched_on_at_the_bell() 
     let newest = p.room.get("plans")["items"][0].clone();
     assert_eq!(newest["state"], "done", "{newest:#}");
     assert!(newest["ordered_by"].is_null());
+    // And what it really cost, beside that.
+    for step in newest["steps"].as_array().unwrap() {
+        let (price, cost) = (&step["price"], &step["cost"]);
+        assert_eq!(price.is_object(), step["action"] == "move", "{newest:#}");
+        assert_eq!(cost.is_object(), step["action"] == "move", "{newest:#}");
+        if cost.is_object() {
+            assert_eq!(cost["way"], price["way"], "{newest:#}");
+            assert!(cost["total_ms"].is_u64() && cost["bytes"].is_u64());
+        }
+    }
     assert_eq!(newest["before"]["free_seats"], 18, "{newest:#}");
     assert_eq!(newest["after"]["free_seats"], 8, "{newest:#}");
     assert!(p.room.desktops().iter().all(|d| d["phase"] == "running"));
@@ -203,6 +223,15 @@ fn a_quiet_classroom_is_consolidated_switched_off_and_switched_on_at_the_bell() 
                     .contains("a plan was carried out")
             })
     });
+    let now = p.room.get("allocation");
+    let look = &now["last_look"];
+    assert_eq!(look["state"], "idle", "{now:#}");
+    assert!(
+        look["why"].to_string().contains("a plan was carried out"),
+        "{now:#}"
+    );
+    assert!(now["next_look"].as_i64() >= look["at"].as_i64(), "{now:#}");
+    assert!(now["not_before"].is_i64(), "{now:#}");
     let ordered = p.act("power-saving");
     let id = ordered["id"].as_str().unwrap().to_owned();
     assert_eq!(ordered["state"], "running", "{ordered:#}");

@@ -7,10 +7,10 @@ use crate::table::{Table, plain};
 use clap::Subcommand;
 use lyceum_api::Page;
 use lyceum_api::allocation::{
-    Allocation, AllocationNow, PlanOrder, PlanRecord, PlanState, StepAction,
+    Allocation, AllocationNow, MoveCost, PlanOrder, PlanRecord, PlanState, StepAction,
 };
 use lyceum_model::PlanId;
-use lyceum_placement::Mode;
+use lyceum_placement::{Mode, Price};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -122,6 +122,20 @@ fn details(now: &AllocationNow) -> String {
             now.last_acted_at.map_or_else(|| "never".into(), moment),
         ),
     ];
+    if let Some(look) = &now.last_look {
+        let why = look.why.first();
+        let why = why.map(|n| format!(": {}: {}", n.what, n.why));
+        lines.push((
+            "last look".to_owned(),
+            format!(
+                "{}, {}{}",
+                moment(look.at),
+                word(&look.state),
+                why.unwrap_or_default()
+            ),
+        ));
+    }
+    lines.push(("next".to_owned(), next(now)));
     let mut flat = |value: Value| {
         for (name, value) in value.as_object().into_iter().flatten() {
             if name != "policy" && name != "ordered" {
@@ -138,6 +152,32 @@ fn details(now: &AllocationNow) -> String {
         .iter()
         .map(|(k, v)| format!("{k:<20} {}\n", plain(v)))
         .collect()
+}
+
+/// What happens next, in words.
+fn next(now: &AllocationNow) -> String {
+    if !now.settings.automatic {
+        return format!(
+            "nothing by itself: {} is planned only when somebody orders it (lyceum plan --act); have it done by itself: lyceum allocation set automatic=true",
+            now.mode
+        );
+    }
+    if now.running.is_some() {
+        return "a plan is being carried out".into();
+    }
+    let mut text = match now.next_look {
+        Some(at) => format!("it is looked at {}", moment(at)),
+        None => "it is looked at once".into(),
+    };
+    if let (Some(at), Some(last)) = (now.not_before, now.last_acted_at) {
+        text.push_str(&format!(
+            ", and nothing is done before {}: {} min pass after the plan of {}",
+            moment(at),
+            now.settings.policy.pause_minutes,
+            moment(last)
+        ));
+    }
+    text
 }
 
 /// Has the classroom's controller make a plan, and carry it out when `act`.
@@ -165,7 +205,9 @@ async fn of(ctx: &Context, id: &PlanId) -> anyhow::Result<PlanRecord> {
 
 fn report(plan: &PlanRecord) -> String {
     let mut out = format!("{}: {}\n", plan.mode, plain(&plan.mode_reason));
-    let mut table = Table::new(&[">#", "DO", "DESKTOP", "FROM", "STATE", "REASON"]);
+    let mut table = Table::new(&[
+        ">#", "DO", "DESKTOP", "FROM", "COST", "REALLY", "STATE", "REASON",
+    ]);
     for (i, step) in plan.steps.iter().enumerate() {
         let what = match step.action {
             StepAction::On => format!("switch {} on", step.host),
@@ -181,12 +223,17 @@ fn report(plan: &PlanRecord) -> String {
             what,
             step.name.clone(),
             dash(step.from.as_ref()),
+            step.price.as_ref().map_or_else(String::new, expected),
+            step.cost.as_ref().map_or_else(String::new, really),
             word(&step.state),
             reason,
         ]);
     }
     if !table.is_empty() {
         out.push_str(&format!("{}\n", table.render()));
+    }
+    if let Some(price) = &plan.price {
+        out.push_str(&format!("the moves: {}\n", super::plan::price(price)));
     }
     let mut table = Table::new(&["NOT DONE", "WHY"]);
     for entry in &plan.not_done {
@@ -204,9 +251,56 @@ fn report(plan: &PlanRecord) -> String {
     out
 }
 
+/// What a move is expected to cost, short.
+fn expected(price: &Price) -> String {
+    let seconds = price.seconds.map(|s| format!(", {s:.1} s"));
+    format!(
+        "{} {:.1} MiB{}, {} MiB there",
+        super::plan::way(price.way),
+        price.travels_mib,
+        seconds.unwrap_or_default(),
+        price.memory_mib
+    )
+}
+
+/// What it really cost.
+fn really(cost: &MoveCost) -> String {
+    let mut parts = Vec::new();
+    if let Some(way) = &cost.way {
+        parts.push(word(way));
+    }
+    if let Some(bytes) = cost.bytes {
+        parts.push(format!("{:.1} MiB", bytes as f64 / 1_048_576.0));
+    }
+    if let Some(ms) = cost.total_ms {
+        parts.push(format!("{:.1} s", ms as f64 / 1000.0));
+    }
+    if let Some(kib) = cost.pss_after_kib {
+        parts.push(format!("{} MiB there", kib / 1024));
+    }
+    parts.join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn it_is_said_what_happens_next() {
+        let mut now: AllocationNow = serde_json::from_value(serde_json::json!({
+            "settings": {}, "mode": "power-saving", "mode_reason": "the settings say so", "seats_needed": 0,
+            "last_acted_at": 1_800_000_000_000i64, "not_before": null, "running": null,
+        }))
+        .unwrap();
+        assert!(next(&now).starts_with("nothing by itself: power-saving"));
+        now.settings.automatic = true;
+        now.next_look = Some(1_800_000_300_000);
+        assert!(!next(&now).contains("nothing is done before"));
+        now.not_before = Some(1_800_001_800_000);
+        assert!(next(&now).contains("30 min pass after"), "{}", next(&now));
+        now.running = Some(PlanId::new());
+        assert_eq!(next(&now), "a plan is being carried out");
+    }
 
     #[test]
     fn changes_are_made_by_name_and_unknown_ones_are_refused() {

@@ -141,7 +141,14 @@ fn report(plan: &Plan) -> String {
     }
     section("Starts:", table);
     let mut table = Table::new(&[
-        ">#", "DESKTOP", "FROM", "TO", "BY", ">MIB SENT", ">MIB THERE", "REASON",
+        ">#",
+        "DESKTOP",
+        "FROM",
+        "TO",
+        "BY",
+        ">MIB SENT",
+        ">MIB THERE",
+        "REASON",
     ]);
     for (i, step) in plan.moves.iter().enumerate() {
         table.row([
@@ -150,8 +157,12 @@ fn report(plan: &Plan) -> String {
             &step.from,
             &step.to,
             step.price.map_or("", |p| way(p.way)),
-            &step.price.map_or_else(String::new, |p| format!("{:.1}", p.travels_mib)),
-            &step.price.map_or_else(String::new, |p| p.memory_mib.to_string()),
+            &step
+                .price
+                .map_or_else(String::new, |p| format!("{:.1}", p.travels_mib)),
+            &step
+                .price
+                .map_or_else(String::new, |p| p.memory_mib.to_string()),
             &step.reason,
         ]);
     }
@@ -265,7 +276,11 @@ mod tests {
         let (a, b) = (HOST, HOST.replace("kvm1", "kvm2"));
         let desktops: Vec<String> = (0..4)
             .map(|i| {
-                let shared = if i == 0 { "" } else { r#""private_mib":60,"move_mib":8.5,"# };
+                let shared = if i == 0 {
+                    ""
+                } else {
+                    r#""private_mib":60,"move_mib":8.5,"#
+                };
                 DESKTOP
                     .replace("\"d1\"", &format!("\"d{i}\""))
                     .replace("\"vcpus\"", &format!("{shared}\"vcpus\""))
@@ -295,7 +310,10 @@ mod tests {
         let old: Plan = serde_json::from_value(old).unwrap();
         assert_eq!((old.price, old.moves[0].price), (None, None));
         let told = report(&plan);
-        assert!(told.contains("17.0 MiB travel, 0.1 s one after another"), "{told}");
+        assert!(
+            told.contains("17.0 MiB travel, 0.1 s one after another"),
+            "{told}"
+        );
     }
 
     #[test]

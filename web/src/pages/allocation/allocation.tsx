@@ -5,10 +5,11 @@ import { useAllocation, useEnergy, usePlans } from "../../api/queries";
 import type { AllocationNow, PlanMode } from "../../api/types";
 import { useWords } from "../../i18n";
 import { dateTime } from "../../lib/format";
-import { Badge, Button, Empty, Select } from "../../ui/controls";
+import { Button, Empty, Select } from "../../ui/controls";
 import { Facts, Loaded, PageHead } from "../../ui/pieces";
 import { useAction } from "../../ui/toast";
 import { AllocationForm } from "./form";
+import { ActsByItself, Next } from "./next";
 import { PlanCard } from "./plan";
 
 const MODES: PlanMode[] = ["memory-balance", "compute-balance", "power-saving", "memory-balance-paper", "power-saving-paper"];
@@ -59,16 +60,16 @@ function Now({ now }: { now: AllocationNow }) {
     <section className="panel" aria-labelledby="mode">
       <div className="row between wrap">
         <h2 id="mode">{t.allocation.modes[now.mode]}</h2>
-        {now.settings.automatic ? <Badge tone="good">{t.allocation.automatic}</Badge> : <Badge tone="idle">{t.allocation.byHand}</Badge>}
+        <ActsByItself now={now} />
       </div>
       <p className="muted">
         {t.allocation.modeHints[now.mode]} {t.allocation.because(t.say(now.mode_reason))}
       </p>
+      <Next now={now} />
       <Facts
         items={[
           [t.allocation.seatsNeeded, now.seats_needed],
           [t.allocation.lastActed, when(now.last_acted_at)],
-          typeof now.not_before === "number" && [t.allocation.notBefore, when(now.not_before)],
           always > 0 && [t.allocation.energy, t.allocation.energyOf(drawn.toFixed(1), (always - drawn).toFixed(1))],
         ]}
       />

@@ -3,7 +3,8 @@ import { useState } from "react";
 import { timetable as orders } from "../../api/actions";
 import type { CourseTimetable, LessonEnd, Timetable, TimetableCourse, TimetableRules } from "../../api/types";
 import { useWords } from "../../i18n";
-import { Button, CheckBox, Select, TextField } from "../../ui/controls";
+import { useAllocation } from "../../api/queries";
+import { Button, CheckBox, Notice, Select, TextField } from "../../ui/controls";
 import { TableWrap } from "../../ui/pieces";
 import { useAction } from "../../ui/toast";
 
@@ -83,6 +84,18 @@ function CourseRow({ course: c }: { course: TimetableCourse }) {
 
 type Numbers = Exclude<keyof TimetableRules, "zone" | "acts" | "class_mode" | "other_mode">;
 
+/** A mode that is chosen does nothing while plans are not carried out by themselves. */
+function OnlyWhenOrdered() {
+  const { t } = useWords();
+  const now = useAllocation();
+  if (!now.data || now.data.settings.automatic) return null;
+  return (
+    <Notice tone="warn">
+      {t.timetable.onlyWhenOrdered} <a href="#/allocation">{t.allocation.title}</a>
+    </Notice>
+  );
+}
+
 function School({ rules, modes, admin }: { rules: TimetableRules; modes: string[]; admin: boolean }) {
   const { t } = useWords();
   const [draft, setDraft] = useState(rules);
@@ -125,6 +138,7 @@ function School({ rules, modes, admin }: { rules: TimetableRules; modes: string[
       {number("class_bridge_minutes", 0, 1440)}
       {mode("class_mode")}
       {mode("other_mode")}
+      {admin && (draft.class_mode !== "none" || draft.other_mode !== "none") && <OnlyWhenOrdered />}
       {admin && (
         <div>
           <Button type="submit" look="primary" busy={save.busy}>

@@ -1,21 +1,26 @@
 //! The planner's snapshot, out of the store. Nothing else goes into a plan.
 
+use super::prices::{LOOK_BACK_MS, Prices};
 use super::{PlanError, not_done};
 use crate::app::App;
 use crate::orders::cluster::{SILENT_AFTER_MS, private_mib};
 use crate::orders::moves::why_not;
 use crate::power::{self, LEAVE_ALONE_MS};
 use lyceum_api::allocation::Allocation;
-use lyceum_model::{Desired, DesktopId, HostId, UnixMillis};
+use lyceum_model::{Desired, DesktopId, HostId, MoveWay, UnixMillis};
 use lyceum_placement as placement;
 use lyceum_placement::{NotDone, PlanPolicy, Snapshot, Standing};
 use lyceum_proto::host::HostFacts;
 use lyceum_store::agents::{self, Agent};
 use lyceum_store::desktops::{self, Desktop, Owner};
+use lyceum_store::moves::{self, Move};
 use lyceum_store::plans;
 use lyceum_store::power::{Power, State};
 use lyceum_store::samples::{self, MINUTE, Sample};
 use std::collections::{BTreeMap, HashMap, HashSet};
+
+/// Moves that are looked at, to know what the next ones cost.
+const MOVES: i64 = 2_000;
 
 /// The averages that are decided on.
 #[derive(Clone, Copy)]
@@ -57,6 +62,10 @@ pub struct Rows {
     pub pinned: HashSet<DesktopId>,
     /// One-minute samples of the last minutes, by subject, oldest first.
     pub samples: BTreeMap<String, Vec<Sample>>,
+    /// Moves that were done, the newest first.
+    pub moved: Vec<Move>,
+    /// What moves may use of a link, megabits per second; 0: all of it.
+    pub move_mbit_per_s: u32,
     /// Seats per host; 0: by memory.
     pub seats: u32,
     /// When a plan was last carried out.
@@ -81,13 +90,16 @@ impl Cluster {
                     .push(sample);
             }
         }
+        let room = app.settings().await?;
         let rows = Rows {
             agents: agents::list(store, "host").await?,
             power: lyceum_store::power::all(store).await?,
             desktops: desktops::all(store).await?,
             pinned: lyceum_store::pins::all(store).await?,
             samples: by_subject,
-            seats: app.settings().await?.seats_per_host,
+            moved: moves::done_since(store, now - LOOK_BACK_MS, MOVES).await?,
+            move_mbit_per_s: room.move_mbit_per_s,
+            seats: room.seats_per_host,
             last_acted: plans::last_acted(store).await?,
         };
         let switchable = |row: &Power, facts: Option<&HostFacts>| {
@@ -114,9 +126,11 @@ impl Cluster {
         settings: &Allocation,
         now: UnixMillis,
     ) -> Cluster {
+        let prices = Prices::of(&rows.moved, rows.move_mbit_per_s);
         let mut cluster = Cluster {
             snapshot: Snapshot {
                 last_acted_at: rows.last_acted,
+                move_mbit_per_s: prices.mbit_per_s(),
                 ..Snapshot::default()
             },
             remarks: Vec::new(),
@@ -148,7 +162,7 @@ impl Cluster {
         }
         let averages = Averages::of(settings, now);
         for d in &rows.desktops {
-            if let Some(desktop) = desktop(rows, d, &kinds, &cluster.snapshot, averages) {
+            if let Some(desktop) = desktop(rows, d, &kinds, &cluster.snapshot, averages, &prices) {
                 cluster.snapshot.desktops.push(desktop);
             }
         }
@@ -282,6 +296,7 @@ fn desktop(
     kinds: &HashMap<&HostId, String>,
     snapshot: &Snapshot,
     averages: Averages,
+    prices: &Prices,
 ) -> Option<placement::Desktop> {
     let host = d.host.as_ref()?;
     let there = d.phase.may_hold_disk() || (d.desired == Desired::Running && !d.gave_up);
@@ -292,13 +307,20 @@ fn desktop(
     }
     let samples = of(rows, &format!("desktop/{}", d.id), averages);
     let nominal = u64::from(d.size.memory_mib);
-    let measured = samples
+    let measured_kib = samples
         .last()
         .filter(|s| s.host == *host)
-        .map(|s| (s.values.memory_kib.max(0) as u64).div_ceil(1024));
-    // A desktop that takes nearly all of its memory shares none: it was booted cold, or came by live migration.
-    let cold = d.started_by.as_deref() == Some("cold")
-        || measured.is_some_and(|mib| mib * 10 > nominal * 8);
+        .map(|s| s.values.memory_kib.max(0));
+    let measured = measured_kib.map(|kib| (kib as u64).div_ceil(1024));
+    // It shares none: it was booted cold, or came by live migration. Or so little that it is not worth a delta.
+    let none = d.started_by.as_deref() == Some("cold") || prices.shares_nothing(d);
+    let own = measured.filter(|_| !none).map(|mib| mib << 20);
+    let cold = none
+        || own.is_some_and(|own| MoveWay::choose(Some(own), d.size.memory_mib).0 == MoveWay::Live);
+    let way = match cold {
+        true => MoveWay::Live,
+        false => MoveWay::Delta,
+    };
     let private = measured.unwrap_or_else(|| u64::from(private_mib(d)));
     let moving_to = d
         .moving_to
@@ -317,7 +339,7 @@ fn desktop(
             true => placement::MovesBy::Migration,
             false => placement::MovesBy::Delta,
         }),
-        move_mib: None,
+        move_mib: prices.travels_mib(d, way, measured_kib),
         vcpus: Some(u32::from(d.size.vcpus.max(1))),
         cpu_percent: (samples.len() >= averages.enough).then(|| samples::mean(samples).cpu),
         movable: Some(why_not(d).is_none() || moving_to.is_some()),
@@ -422,6 +444,8 @@ mod tests {
                 samples("host/kvm2", 0..10, 5.0),
                 samples("desktop/d1", 0..10, 50.0),
             ]),
+            moved: Vec::new(),
+            move_mbit_per_s: 800,
             seats: 10,
             last_acted: None,
         }
@@ -459,6 +483,9 @@ mod tests {
         assert_eq!(desktop.private_mib, Some(100));
         assert_eq!(desktop.cpu_percent, Some(50.0));
         assert_eq!(desktop.moves_by, Some(placement::MovesBy::Delta));
+        // Nothing is known of what travels; the bandwidth is what was set.
+        assert_eq!(desktop.move_mib, None);
+        assert_eq!(snapshot.move_mbit_per_s, Some(800.0));
         // It takes nearly all of its memory: it shares none.
         let mut cold = rows;
         cold.desktops[0].size.memory_mib = 110;

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`wanted`] | the mode in force, and what classes want soon |
 //! | [`cluster`] | the planner's snapshot, out of the store: pure |
+//! | [`prices`] | what moves cost, out of the last ones: pure |
 //! | [`execute`] | one plan, one step at a time |
 //!
 //! ```text
@@ -20,6 +21,7 @@
 
 pub mod cluster;
 pub mod execute;
+pub mod prices;
 pub mod wanted;
 
 use crate::app::App;
