@@ -264,6 +264,11 @@ impl Client {
         self.decode(response).await
     }
 
+    /// `GET` of a file; there is no limit on how long it takes.
+    pub async fn download(&self, path: &str) -> Result<reqwest::Response, CallError> {
+        self.send(self.request(Method::GET, path)).await
+    }
+
     /// Opens a WebSocket; the stream that it runs on.
     pub async fn web_socket(&self, path: &str) -> Result<reqwest::Upgraded, CallError> {
         let request = self

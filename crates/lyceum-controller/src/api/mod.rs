@@ -6,6 +6,7 @@
 pub mod audit;
 pub mod console;
 pub mod courses;
+pub mod desktop_disk;
 pub mod desktops;
 pub mod drafts;
 pub mod events;
@@ -62,6 +63,7 @@ fn resources() -> OpenApiRouter<App> {
         .merge(samples::routes())
         .merge(events::routes())
         .merge(desktops::routes())
+        .merge(desktop_disk::routes())
         .merge(console::routes())
         .merge(settings::routes())
         .merge(session::routes())

@@ -102,6 +102,7 @@ pub fn table() -> Vec<Row> {
         row("POST", "/desktops/{id}/suspend", "/desktops/desktop-a/suspend", MEMBERS),
         row("POST", "/desktops/{id}/reset", "/desktops/desktop-a/reset", MEMBERS),
         row("GET", "/desktops/{id}/history", "/desktops/desktop-a/history", STAFF),
+        row("GET", "/desktops/{id}/disk", "/desktops/desktop-a/disk", STAFF),
         row("POST", "/desktops/{id}/console-ticket", "/desktops/desktop-a/console-ticket", MEMBERS),
         row("GET", "/desktops/{id}/clipboard", "/desktops/desktop-a/clipboard", MEMBERS),
         with(row("PUT", "/desktops/{id}/clipboard", "/desktops/desktop-a/clipboard", MEMBERS), json!({"text": "x"})),

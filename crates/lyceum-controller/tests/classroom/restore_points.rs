@@ -206,6 +206,21 @@ fn a_class_goes_back_as_one_operation_and_the_next_class_forgets_how_to_undo_it(
     });
 }
 
+/// The disk of a desktop that is shut down can be taken away as one file.
+fn exported(room: &Classroom, desktop: &str) {
+    let file = room.path("exported.qcow2");
+    std::fs::write(&file, room.download(&format!("desktops/{desktop}/disk"))).unwrap();
+    let shown = std::process::Command::new("qemu-img")
+        .args(["info", "--output=json"])
+        .arg(&file)
+        .output()
+        .unwrap();
+    let shown: Value = serde_json::from_slice(&shown.stdout).expect("a disk");
+    assert_eq!(shown["format"], "qcow2", "{shown}");
+    assert!(shown.get("backing-filename").is_none(), "{shown}");
+    std::fs::remove_file(file).unwrap();
+}
+
 #[test]
 fn suspended_and_persistent_desktops_are_kept_as_they_are() {
     let mut room = Classroom::new(1);
@@ -227,8 +242,17 @@ fn suspended_and_persistent_desktops_are_kept_as_they_are() {
     done(&one(&room, &d, "undo-restore", json!({})));
     assert_eq!(room.get(&format!("desktops/{d}"))["started_by"], "resume");
 
+    let (status, body) = room
+        .send("GET", &format!("desktops/{d}/disk"), Value::Null)
+        .expect_err("it runs");
+    assert!(
+        status == 409 && text(&body, "message").contains("shut it down"),
+        "{body}"
+    );
+
     // Stopped: its disk, from which it is booted.
     room.order_one(&d, "stop");
+    exported(&room, &d);
     done(&one(&room, &d, "restore-points", json!({})));
     let disk = points(&room, &d)[0].clone();
     assert_eq!(disk["holds"], "disk", "{disk}");

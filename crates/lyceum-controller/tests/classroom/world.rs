@@ -522,6 +522,16 @@ impl Classroom {
         })
     }
 
+    /// What is no JSON.
+    pub fn download(&self, path: &str) -> Vec<u8> {
+        let url = format!("http://localhost/api/v1/{path}");
+        self.client.block_on(async {
+            let response = self.http.get(url).send().await.unwrap();
+            assert_eq!(response.status(), 200, "{path}");
+            response.bytes().await.unwrap().to_vec()
+        })
+    }
+
     pub fn get(&self, path: &str) -> Value {
         self.send("GET", path, Value::Null)
             .unwrap_or_else(|e| panic!("{path}: {e:?}"))

@@ -110,6 +110,13 @@ pub enum DesktopCommand {
         /// Which
         desktop: String,
     },
+    /// Write the disk of a desktop that is shut down into a qcow2 file that needs nothing else
+    Export {
+        /// Which
+        desktop: String,
+        /// The new file
+        file: std::path::PathBuf,
+    },
     /// A file that opens its screen in remote-viewer (SPICE), once and within two minutes
     Spice {
         /// Which
@@ -254,6 +261,13 @@ pub async fn run(ctx: &Context, command: DesktopCommand) -> anyhow::Result<()> {
                 &words,
             )
         }
+        DesktopCommand::Export { desktop, file } => {
+            let desktop = resolve::desktop(&ctx.client, &desktop).await?;
+            let path = format!("desktops/{}/disk", desktop.id);
+            let size = export(ctx, &path, &file).await?;
+            let words = format!("{} is written, {}", file.display(), bytes(size));
+            ctx.done(&serde_json::json!({"file": file, "bytes": size}), &words)
+        }
         DesktopCommand::Console { desktop } => {
             let desktop = resolve::desktop(&ctx.client, &desktop).await?;
             let path = format!("/#/console/{}", desktop.id);
@@ -264,16 +278,45 @@ pub async fn run(ctx: &Context, command: DesktopCommand) -> anyhow::Result<()> {
     }
 }
 
+/// Fetches a disk into a new file, which is not left half written.
+async fn export(ctx: &Context, path: &str, file: &std::path::Path) -> anyhow::Result<u64> {
+    let mut response = ctx.client.download(path).await?;
+    let whole = response.content_length();
+    let mut out = secret_file(file).with_context(|| format!("making {}", file.display()))?;
+    let written = async {
+        use std::io::Write;
+        let mut size = 0;
+        while let Some(piece) = response.chunk().await? {
+            out.write_all(&piece)?;
+            size += piece.len() as u64;
+        }
+        anyhow::ensure!(
+            whole.is_none_or(|whole| whole == size),
+            "the disk ended early, after {size} bytes: try again"
+        );
+        out.sync_all()?;
+        Ok(size)
+    };
+    let written = written.await;
+    if written.is_err() {
+        let _ = std::fs::remove_file(file);
+    }
+    written.with_context(|| format!("writing {}", file.display()))
+}
+
 // For nobody else's eyes, and never over what is there: somebody else's link may be.
 fn write_secret(to: &std::path::Path, text: &str) -> std::io::Result<()> {
     use std::io::Write;
+    secret_file(to)?.write_all(text.as_bytes())
+}
+
+fn secret_file(to: &std::path::Path) -> std::io::Result<std::fs::File> {
     use std::os::unix::fs::OpenOptionsExt;
-    let mut file = std::fs::OpenOptions::new()
+    std::fs::OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
-        .open(to)?;
-    file.write_all(text.as_bytes())
+        .open(to)
 }
 
 /// Sends all orders first and waits then, so that the work goes on side by side.

@@ -26,6 +26,7 @@ export function OpenDraft({ image, onClose }: { image: Image; onClose: () => voi
   const [from, setFrom] = useState<From>(newest ? "release" : "upload");
   const [release, setRelease] = useState(newest?.id ?? "");
   const [disk, setDisk] = useState(16);
+  const [larger, setLarger] = useState(0);
   const [size, setSize] = useState<MachineSize>(newest?.size ?? { vcpus: 1, memory_mib: 768 });
   const open = useAction(orders.openDraft, { stale: ["images", "operations"], onDone: onClose });
   return (
@@ -36,7 +37,7 @@ export function OpenDraft({ image, onClose }: { image: Image; onClose: () => voi
       busy={open.busy}
       onSubmit={() =>
         open.run(image.id, {
-          source: from === "release" ? { from, release } : from === "upload" ? { from } : { from, disk_gib: disk },
+          source: from === "release" ? { from, release, ...(larger > 0 && { disk_gib: larger }) } : from === "upload" ? { from } : { from, disk_gib: disk },
           size,
         })
       }
@@ -60,6 +61,7 @@ export function OpenDraft({ image, onClose }: { image: Image; onClose: () => voi
           ))}
         </Select>
       )}
+      {from === "release" && <TextField label={t.images.largerDisk} type="number" min={1} max={2048} value={larger || ""} onChange={(e) => setLarger(Number(e.target.value))} />}
       {from === "empty" && <TextField label={t.images.diskGib} type="number" min={1} max={2048} required value={disk || ""} onChange={(e) => setDisk(Number(e.target.value))} />}
       <SizeFields size={size} onChange={setSize} />
       <p className="hint">{t.images.sizeHint}</p>
