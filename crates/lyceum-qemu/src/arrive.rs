@@ -11,6 +11,7 @@ use crate::instance::{Arrival, QemuInstance};
 use crate::machine;
 use crate::pages::Memory;
 use crate::qmp::Event;
+use crate::save::as_migrated;
 use crate::start::{load, ram_blocks};
 use crate::util::{ChannelReader, blocking, io_error};
 use lyceum_delta::stream::{Piece, StreamHeader, StreamReader};
@@ -107,6 +108,7 @@ async fn delta(instance: &QemuInstance, input: mpsc::Receiver<Vec<u8>>) -> Resul
     .await?;
     check(instance, reader.header())?;
     let (pid, state_path) = (instance.process.mark.pid, instance.dir.incoming());
+    let machine_type = instance.context.platform.machine_type.clone();
     instance.set_step("arriving");
     blocking(move || {
         // Names and sizes are compared before the first byte is written.
@@ -137,16 +139,16 @@ async fn delta(instance: &QemuInstance, input: mpsc::Receiver<Vec<u8>>) -> Resul
                         memory.write_differing(target, offset, bytes)?;
                     }
                 }
-                Piece::State(state) => std::fs::write(&state_path, state)
-                    .map_err(io_error(format!("writing {}", state_path.display())))?,
+                Piece::State(state) => {
+                    std::fs::write(&state_path, as_migrated(state.to_vec(), &machine_type))
+                        .map_err(io_error(format!("writing {}", state_path.display())))?
+                }
                 Piece::End => return Ok(()),
             }
         }
     })
     .await?;
-    load(instance).await?;
-    let _ = std::fs::remove_file(instance.dir.incoming());
-    Ok(())
+    load(instance).await
 }
 
 async fn live(instance: &QemuInstance, mut input: mpsc::Receiver<Vec<u8>>) -> Result<()> {

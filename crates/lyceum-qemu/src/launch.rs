@@ -8,7 +8,7 @@
 //!   running.json      once usable: how it became so
 //!   qemu.log          its stdout and stderr
 //!   qmp.sock guest.sock qga.sock
-//!   incoming          device state of a machine that arrives
+//!   incoming          device state of a machine that arrives or is resumed, until it is loaded
 //!   witness.json      how the disk was when it was given up for a move
 //!   q/                0700, QEMU's: vnc.sock, spice.sock, saved device state
 //! ```
@@ -17,6 +17,7 @@ use crate::guest::Guest;
 use crate::machine::{self, SavedNic, fd};
 use crate::process::{Mark, Process, boot_id};
 use crate::qmp::Qmp;
+use crate::save::{as_migrated, read_device_state};
 use crate::util::{io_error, last_lines, write_whole};
 use lyceum_hypervisor::{HypervisorError, Nic, NicLink, StartFrom, StartRequest};
 use lyceum_model::{Accelerator, Durability, Platform};
@@ -261,6 +262,13 @@ async fn start(
         // Filled in when it has come.
         StartFrom::Arrive { sealed: Some(_) } => {
             saved(&incoming, b"")?;
+            Some(incoming.as_path())
+        }
+        StartFrom::Resume { .. } | StartFrom::HandOut { .. } => {
+            if let Some(from) = device_state {
+                let state = read_device_state(from)?;
+                saved(&incoming, &as_migrated(state, &platform.machine_type))?;
+            }
             Some(incoming.as_path())
         }
         _ => device_state,

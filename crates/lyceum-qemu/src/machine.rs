@@ -201,15 +201,6 @@ pub fn arguments(
         // It goes on when everything is in place, never by itself.
         arg("-S", String::new());
     }
-    if matches!(
-        request.from,
-        StartFrom::Resume { .. }
-            | StartFrom::HandOut { .. }
-            | StartFrom::Arrive { sealed: Some(_) }
-    ) {
-        // Device state that was saved alone begins without that section.
-        arg("-global", "migration.send-configuration=off".into());
-    }
     args
 }
 

@@ -33,6 +33,10 @@ use std::time::{Duration, Instant};
 
 /// Device state without RAM is about 100 kB.
 const MAX_STATE: u64 = 64 << 20;
+/// Bytes of device state before its first section: magic and version.
+const STATE_HEADER: usize = 8;
+/// The kind of the section that names the machine type.
+const CONFIGURATION: u8 = 7;
 const SAVE_PATIENCE: Duration = Duration::from_secs(60);
 /// How long a guest may take to write out what it holds, before its disk alone is captured.
 const SYNC_PATIENCE: Duration = Duration::from_secs(20);
@@ -221,12 +225,30 @@ pub(crate) async fn stop_and_save_state(instance: &QemuInstance) -> Result<PathB
 
 /// The saved device state, which is removed.
 pub(crate) fn read_state(saved: &Path) -> Result<Vec<u8>> {
-    let state = read_untrusted(saved, MAX_STATE).map_err(io_error(format!(
-        "reading the device state {}",
-        saved.display()
-    )))?;
+    let state = read_device_state(saved)?;
     let _ = std::fs::remove_file(saved);
     Ok(state)
+}
+
+pub(crate) fn read_device_state(from: &Path) -> Result<Vec<u8>> {
+    read_untrusted(from, MAX_STATE).map_err(io_error(format!(
+        "reading the device state {}",
+        from.display()
+    )))
+}
+
+/// Device state that was saved alone, with the section that names the machine type put before all others, as every migration has it. QEMU
+/// could be told to do without (`send-configuration=off`), but then it ends, with a failed assertion, when it is to be
+/// migrated live later.
+pub(crate) fn as_migrated(mut state: Vec<u8>, machine_type: &str) -> Vec<u8> {
+    let first = state.get(STATE_HEADER);
+    if first.is_some_and(|kind| *kind != CONFIGURATION) {
+        let mut section = vec![CONFIGURATION];
+        section.extend((machine_type.len() as u32).to_be_bytes());
+        section.extend(machine_type.as_bytes());
+        state.splice(STATE_HEADER..STATE_HEADER, section);
+    }
+    state
 }
 
 async fn stopped(instance: &QemuInstance, first: First, copy_overlay: bool) -> Result<Stopped> {
@@ -425,6 +447,15 @@ fn copy_range(source: &File, target: &File, from: i64, to: i64) -> io::Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn state_that_was_saved_alone_names_its_machine_once() {
+        let bare = b"QEVM\0\0\0\x03\x04rest".to_vec();
+        let named = as_migrated(bare, "pc-1");
+        assert_eq!(named, b"QEVM\0\0\0\x03\x07\0\0\0\x04pc-1\x04rest");
+        assert_eq!(as_migrated(named.clone(), "pc-1"), named);
+        assert_eq!(as_migrated(b"QEVM".to_vec(), "pc-1"), b"QEVM");
+    }
 
     #[test]
     fn a_copy_has_the_same_bytes_and_holes() {

@@ -225,8 +225,10 @@ pub(crate) async fn load(instance: &QemuInstance) -> Result<()> {
     let mut events = instance.qmp.events();
     // The disk of a machine that arrives is another one's until it takes over.
     let arrives = matches!(instance.request.from, StartFrom::Arrive { .. });
+    // State that was saved alone knows nothing of it, and has no memory in it.
+    let forks = matches!(instance.request.from, StartFrom::Fork { .. });
     let capabilities = json!({ "capabilities": [
-        { "capability": "x-ignore-shared", "state": true },
+        { "capability": "x-ignore-shared", "state": forks },
         { "capability": "events", "state": true },
         { "capability": "late-block-activate", "state": arrives },
     ] });
@@ -252,6 +254,8 @@ pub(crate) async fn load(instance: &QemuInstance) -> Result<()> {
             },
         )
         .await?;
+    // QEMU has read it, if it was this one's own.
+    let _ = std::fs::remove_file(instance.dir.incoming());
     match loaded {
         true => Ok(()),
         false => {

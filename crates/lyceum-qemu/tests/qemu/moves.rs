@@ -164,6 +164,9 @@ async fn a_busy_desktop_is_moved_again_and_again_and_goes_on_sharing() {
     };
     let machine = room.start(StartRequest { from, ..request }).await;
     assert_eq!(machine.sh("cat /root/kept").await, "kept");
+    // The other way is open to one that was resumed, too.
+    let (machine, ..) = moved(&room, machine, MoveWay::Live, None).await;
+    assert_eq!(machine.sh("cat /root/kept").await, "kept");
     machine.end().await;
     release.assert_unchanged();
 }
