@@ -127,6 +127,8 @@ pub struct PointBatch {
     pub taken: UnixMillis,
     /// Desktops that can go back to it.
     pub ready: u32,
+    /// Of those, how many have their disk in it and not their windows: they are booted when they go back.
+    pub disk_only: u32,
     /// Desktops of which it is still being taken.
     pub taking: u32,
     /// Desktops of which it could not be taken, or is damaged.

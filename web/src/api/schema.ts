@@ -3509,6 +3509,11 @@ export interface components {
             bytes: number;
             /**
              * Format: int32
+             * @description Of those, how many have their disk in it and not their windows: they are booted when they go back.
+             */
+            disk_only: number;
+            /**
+             * Format: int32
              * @description Desktops of which it could not be taken, or is damaged.
              */
             failed: number;

@@ -442,6 +442,8 @@ export const en = {
     state: "State",
     stoodStill: (ms: number) => `stood still for ${ms} ms`,
     failedOf: (n: number) => `not taken of ${plural(n, "desktop", "desktops")}`,
+    diskOnly: (n: number) => `${n} of them without windows`,
+    diskOnlyHint: "They were booted cold: their disks are kept, and they are booted when they go back.",
     origins: { asked: "asked for", scheduled: "by the schedule", undo: "before a restore" },
     states: { taking: "being taken", ready: "ready", failed: "not taken", damaged: "damaged" },
     contents: { memory: "windows and disk", disk: "disk", kept: "as it was left", nothing: "as new" },

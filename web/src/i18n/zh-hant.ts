@@ -440,6 +440,8 @@ export const zhHant: Dictionary = {
     state: "狀態",
     stoodStill: (ms) => `停頓 ${ms} 毫秒`,
     failedOf: (n) => `${n} 張桌面未能建立`,
+    diskOnly: (n) => `其中 ${n} 張不含視窗`,
+    diskOnlyHint: "它們是冷開機的：保留的是磁碟，恢復時會重新開機。",
     origins: { asked: "手動建立", scheduled: "依排程建立", undo: "回復之前" },
     states: { taking: "建立中", ready: "可用", failed: "未能建立", damaged: "已損壞" },
     contents: { memory: "視窗與磁碟", disk: "磁碟", kept: "離開時的樣子", nothing: "全新" },

@@ -356,6 +356,7 @@ fn batches(points: &[Point]) -> Vec<PointBatch> {
                 note: p.note.clone(),
                 taken: p.taken,
                 ready: 0,
+                disk_only: 0,
                 taking: 0,
                 failed: 0,
                 message: String::new(),
@@ -365,7 +366,10 @@ fn batches(points: &[Point]) -> Vec<PointBatch> {
         });
         let batch = &mut out[index];
         match state {
-            PointState::Ready => batch.ready += 1,
+            PointState::Ready => {
+                batch.ready += 1;
+                batch.disk_only += u32::from(p.holds == Holds::Disk);
+            }
             PointState::Taking => batch.taking += 1,
             PointState::Failed | PointState::Damaged => {
                 batch.failed += 1;

@@ -279,6 +279,12 @@ fn suspended_and_persistent_desktops_are_kept_as_they_are() {
         cold["bytes"].as_u64() > Some(0) && cold["stand_still_ms"].is_u64(),
         "{cold}"
     );
+    let of_class = batches(&room);
+    let batch = of_class.iter().find(|b| b["batch"] == cold["batch"]);
+    assert_eq!(
+        batch.map(|b| (&b["ready"], &b["disk_only"])),
+        Some((&json!(1), &json!(1)))
+    );
     assert_eq!(room.get(&format!("desktops/{d}"))["phase"], "running");
     done(&one(&room, &d, "restore", json!({"point": cold["id"]})));
     let now = room.get(&format!("desktops/{d}"));

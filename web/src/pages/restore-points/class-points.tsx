@@ -102,7 +102,14 @@ function Batch({ course, batch: b, busy }: { course: Course; batch: PointBatch; 
         <strong className="num">{when}</strong>
         <span className="muted small block">{b.note || t.points.origins[b.origin]}</span>
       </td>
-      <td className="right num">{b.ready}</td>
+      <td className="right num">
+        {b.ready}
+        {b.disk_only > 0 && (
+          <span className="muted small block" title={t.points.diskOnlyHint}>
+            {t.points.diskOnly(b.disk_only)}
+          </span>
+        )}
+      </td>
       <td className="right num">{bytes(b.bytes)}</td>
       <td>
         {b.taking > 0 ? <Badge tone="busy">{t.points.states.taking}</Badge> : b.failed > 0 ? <Badge tone="bad">{t.points.failedOf(b.failed)}</Badge> : <Badge tone="good">{t.points.states.ready}</Badge>}
