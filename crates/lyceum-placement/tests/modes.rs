@@ -367,3 +367,79 @@ fn contradictions_are_errors_with_their_place() {
         "policy.cpu_high"
     );
 }
+
+#[test]
+fn a_course_is_kept_apart_as_far_as_the_policy_says() {
+    // kvm1 has four desktops, two of each course; the two that go could both be of one.
+    let mut snapshot = classroom(&[4, 0, 0]);
+    for (d, course) in snapshot.desktops.iter_mut().zip(["a", "a", "b", "b"]) {
+        d.course = Some(course.into());
+    }
+    let per_host = |spread| {
+        let policy = PlanPolicy {
+            spread_course: spread,
+            ..PlanPolicy::of(Mode::MemoryBalance)
+        };
+        let after = snapshot.after(&plan_of(&snapshot, &policy), NOW);
+        assert!(counts(&after).iter().all(|n| *n <= 2));
+        let most = |h: &Host| {
+            ["a", "b"]
+                .map(|c| {
+                    let of = |d: &&Desktop| {
+                        d.host.as_ref() == Some(&h.id) && d.course.as_deref() == Some(c)
+                    };
+                    after.desktops.iter().filter(of).count()
+                })
+                .into_iter()
+                .max()
+        };
+        after.hosts.iter().filter_map(most).max().unwrap()
+    };
+    assert_eq!(per_host(Spread::Prefer), 1);
+    assert_eq!(per_host(Spread::Require), 1);
+    // Where nothing else is to be had it is said why.
+    let mut two = classroom(&[2, 1]);
+    for d in &mut two.desktops {
+        d.course = Some("a".into());
+    }
+    two.desktops[2].movable = Some(false);
+    two.hosts[0].standing = Standing::Draining;
+    let policy = PlanPolicy {
+        spread_course: Spread::Require,
+        ..PlanPolicy::of(Mode::MemoryBalance)
+    };
+    let plan = plan_of(&two, &policy);
+    // One may go: there are as many of its course there as where it comes from. The other not.
+    assert_eq!(plan.moves.len(), 1, "{plan:#?}");
+    says(&plan, "d2", "more desktops of the same course are there");
+}
+
+#[test]
+fn hosts_of_one_group_are_switched_one_at_a_time_and_those_in_reserve_stay_as_they_are() {
+    let policy = PlanPolicy::of(Mode::PowerSaving);
+    let mut snapshot = classroom(&[20, 14, 0, 0, 0]);
+    for h in &mut snapshot.hosts[2..] {
+        h.power = Power::Off;
+        h.group = Some("fuse".into());
+    }
+    snapshot.hosts[2].power = Power::Starting;
+    // What comes already is enough; without it the next of its group has to wait for it.
+    assert!(plan_of(&snapshot, &policy).is_empty());
+    snapshot.hosts[2].standing = Standing::Maintenance;
+    let plan = plan_of(&snapshot, &policy);
+    assert!(plan.power_on.is_empty(), "{plan:#?}");
+    says(&plan, "kvm4", "one power action at a time");
+    snapshot.hosts[4].group = None;
+    assert_eq!(plan_of(&snapshot, &policy).power_on, ["kvm5"]);
+    // A reserve is neither filled, nor switched off, nor switched on.
+    snapshot.hosts[4].reserve = true;
+    says(&plan_of(&snapshot, &policy), "kvm5", "held in reserve");
+    let mut spare = classroom(&[11, 4, 0]);
+    spare.hosts[2].reserve = true;
+    for mode in [Mode::PowerSaving, Mode::MemoryBalance] {
+        let plan = plan_of(&spare, &PlanPolicy::of(mode));
+        assert!(plan.power_off.iter().all(|h| h != "kvm3"), "{plan:#?}");
+        assert!(plan.moves.iter().all(|m| m.to != "kvm3"), "{plan:#?}");
+        says(&plan, "kvm3", "held in reserve");
+    }
+}

@@ -148,20 +148,20 @@ pub(crate) fn targets(world: &World, open: &[usize], by: By) -> Vec<Wanted> {
             .copied()
             .filter(|d| trial.desktops[*d].fixed.is_none())
             .collect();
-        // First those whose people have another desktop here, then the cheapest to copy.
-        members.sort_by_key(|d| {
-            (
-                Reverse(trial.dislike(*d, from)),
-                trial.desktops[*d].travels_kib,
-                *d,
-            )
-        });
+        members.sort_by_key(|d| (trial.desktops[*d].travels_kib, *d));
         let mut left = surplus;
         for pass in [Kin::Apart, Kin::Any] {
-            for d in &members {
-                if left == 0 {
-                    break;
+            let mut candidates = members.clone();
+            while left > 0 && !candidates.is_empty() {
+                // First those that have most kin here just now, then the cheapest to move.
+                let (mut at, mut most) = (0, 0);
+                for (i, d) in candidates.iter().enumerate() {
+                    let kin = trial.dislike(*d, from);
+                    if kin > most {
+                        (at, most) = (i, kin);
+                    }
                 }
+                let d = &candidates.remove(at);
                 if trial.desktops[*d].host != Some(from) {
                     continue;
                 }

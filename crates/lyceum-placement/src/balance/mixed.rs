@@ -271,8 +271,11 @@ impl<'a> Search<'a> {
                 By::Seats => (1, 1),
             }
         };
-        // Of one size the cheapest to move comes first.
-        members.sort_by_key(|d| (key(d), self.world.desktops[*d].travels_kib, *d));
+        // Of one size those that have most kin here come first, then the cheapest to move.
+        members.sort_by_cached_key(|d| {
+            let kin = Reverse(self.world.dislike(*d, h));
+            (key(d), kin, self.world.desktops[*d].travels_kib, *d)
+        });
         let sizes = members
             .chunk_by(|a, b| key(a) == key(b))
             .map(|chunk| Size {
@@ -404,7 +407,8 @@ impl<'a> Search<'a> {
                 .iter()
                 .filter(|d| self.world.can_move(**d, b).is_ok())
                 .take(TRIES)
-                .min_by_key(|d| (self.world.dislike(**d, b), **d));
+                // The first of them: they are in order.
+                .min_by_key(|d| self.world.dislike(**d, b));
             if let Some(d) = fit {
                 best = Some(Step {
                     gain,

@@ -166,6 +166,22 @@ pub fn verify(snapshot: &Snapshot, policy: &PlanPolicy, plan: &Plan) -> Result<(
                 return say("more kin there");
             }
         }
+        if policy.spread_course == Spread::Require && d.course.is_some() {
+            let classmates = |h: &str| {
+                snapshot
+                    .desktops
+                    .iter()
+                    .filter(|x| x.id != d.id && x.course == d.course)
+                    .filter(|x| {
+                        place.get(x.id.as_str()).is_some_and(|(at, _)| at == h)
+                            || (x.moving_to.as_deref() == Some(h) && x.host.as_deref() != Some(h))
+                    })
+                    .count()
+            };
+            if classmates(&to.id) > classmates(&step.from) {
+                return say("more of the same course there");
+            }
+        }
         let (_, now) = place.get(d.id.as_str()).ok_or("it does not run")?;
         match &step.price {
             None => return say("nobody knows what it costs"),
@@ -253,6 +269,7 @@ prop_compose! {
         owner in proptest::option::of(0u32..12),
         model in prop_oneof![8 => Just(None), 1 => Just(Some("a")), 1 => Just(Some("b"))],
         release in prop_oneof![3 => Just(None), 1 => Just(Some("r1")), 1 => Just(Some("r2"))],
+        course in proptest::option::of(0u32..4),
         to in 0usize..64,
     ) -> (Desktop, usize, Option<usize>) {
         (Desktop {
@@ -267,7 +284,7 @@ prop_compose! {
             movable: (odd == 0).then_some(false),
             pinned: odd == 1,
             owner: owner.map(|o| format!("s{o}")),
-            course: None,
+            course: course.map(|c| format!("c{c}")),
             release: release.map(str::to_owned),
             cpu_model: model.map(str::to_owned),
             moving_to: None,
@@ -315,14 +332,16 @@ pub fn any_policy() -> impl Strategy<Value = PlanPolicy> {
         0u32..10,
         0u32..4,
         proptest::sample::select(&[Spread::Off, Spread::Prefer, Spread::Require][..]),
+        proptest::sample::select(&[Spread::Off, Spread::Off, Spread::Prefer, Spread::Require][..]),
         proptest::sample::select(&[BalanceBy::Auto, BalanceBy::Seats, BalanceBy::Memory][..]),
     )
         .prop_map(
-            |(mode, off, gap, min_hosts, spread_owner, balance_by)| PlanPolicy {
+            |(mode, off, gap, min_hosts, spread_owner, spread_course, balance_by)| PlanPolicy {
                 off_threshold_seats: off,
                 on_threshold_seats: off.saturating_sub(gap),
                 min_hosts,
                 spread_owner,
+                spread_course,
                 balance_by,
                 ..PlanPolicy::of(mode)
             },
