@@ -187,18 +187,26 @@ async fn run(
             } => {
                 start::can_arrive(&agent, platform, tiers.as_deref())?;
                 agent.has_memory_for(*need_mib)?;
+                let wait = Duration::from_millis(request.ready_timeout_ms);
                 agent
                     .moves
-                    .expect(&id, request.generation, from.clone(), *need_mib);
+                    .expect(&id, request.generation, from.clone(), *need_mib, wait);
             }
             _ => agent.has_memory()?,
         }
-        agent.release(release).await?;
+        if let Err(e) = agent.release(release).await {
+            agent.moves.not_expected(&id, request.generation);
+            return Err(e.into());
+        }
     }
-    desktop
+    let generation = request.generation;
+    let taken = desktop
         .ask(|reply| Command::Run(Box::new(request), asked, reply))
-        .await
-        .map(Json)
+        .await;
+    if taken.is_err() {
+        agent.moves.not_expected(&id, generation);
+    }
+    taken.map(Json)
 }
 
 async fn suspend(
@@ -228,6 +236,7 @@ async fn stop(
 ) -> Answer<ObservedDesktop> {
     agent.can_be_asked(&id)?;
     request.patience_ms = request.patience_ms.min(PATIENCE_MAX_MS);
+    agent.moves.not_expected(&id, request.generation);
     let desktop = agent.desktop_or_new(&id);
     let stopped = desktop.ask(|reply| Command::Stop(request, reply));
     stopped.await.map(Json)

@@ -59,7 +59,17 @@ pub(crate) struct Moves {
     /// From when on the next byte may be sent.
     link: Mutex<Instant>,
     /// Who may send a desktop here, and as which generation.
-    expected: Mutex<HashMap<DesktopId, (Generation, HostId, u64)>>,
+    expected: Mutex<HashMap<DesktopId, Expected>>,
+}
+
+/// A desktop that is waited for.
+struct Expected {
+    generation: Generation,
+    from: HostId,
+    /// Memory that it will need, MiB.
+    mib: u64,
+    /// Its machine waits no longer than this.
+    until: Instant,
 }
 
 impl Moves {
@@ -71,25 +81,49 @@ impl Moves {
         }
     }
 
-    fn expected(&self) -> std::sync::MutexGuard<'_, HashMap<DesktopId, (Generation, HostId, u64)>> {
-        self.expected.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Those that are waited for still: a machine that waited in vain has ended, and its memory is free.
+    fn expected(&self) -> std::sync::MutexGuard<'_, HashMap<DesktopId, Expected>> {
+        let mut expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        expected.retain(|_, e| e.until > now);
+        expected
     }
 
-    /// From now on this host may send this desktop; it will need `mib` of memory.
-    pub(crate) fn expect(&self, id: &DesktopId, generation: Generation, from: HostId, mib: u64) {
-        self.expected().insert(id.clone(), (generation, from, mib));
+    /// From now on, for so long, this host may send this desktop; it will need `mib` of memory.
+    pub(crate) fn expect(
+        &self,
+        id: &DesktopId,
+        generation: Generation,
+        from: HostId,
+        mib: u64,
+        wait: Duration,
+    ) {
+        // A time that can't be counted is far enough away.
+        let until = Instant::now().checked_add(wait + LAUNCH);
+        let until = until.unwrap_or_else(|| Instant::now() + LAUNCH * 60);
+        let new = Expected {
+            generation,
+            from,
+            mib,
+            until,
+        };
+        self.expected().insert(id.clone(), new);
     }
 
-    fn arrived(&self, id: &DesktopId, generation: Generation) {
+    /// It is not waited for any more, up to this generation: it is there, or its move is over.
+    pub(crate) fn not_expected(&self, id: &DesktopId, generation: Generation) {
         let mut expected = self.expected();
-        if expected.get(id).is_some_and(|(g, ..)| *g == generation) {
+        if expected.get(id).is_some_and(|e| e.generation <= generation) {
             expected.remove(id);
         }
     }
 
     /// Memory of what is on its way here, MiB.
     pub(crate) fn on_their_way_mib(&self) -> u64 {
-        self.expected().values().map(|(_, _, mib)| mib).sum()
+        let expected = self.expected();
+        expected
+            .values()
+            .fold(0, |sum, e| sum.saturating_add(e.mib))
     }
 
     /// Waits until so many bytes may be sent, with all other moves of this host counted.
@@ -97,14 +131,17 @@ impl Moves {
         let Some(rate) = mbit_per_s.filter(|r| *r > 0) else {
             return;
         };
-        let takes = Duration::from_secs_f64(bytes as f64 * 8.0 / (f64::from(rate) * 1e6));
-        let at = {
-            let mut link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
-            let at = (*link).max(Instant::now());
-            *link = at + takes;
-            at
-        };
+        let at = self.reserve(bytes, rate, Instant::now());
         tokio::time::sleep_until(at.into()).await;
+    }
+
+    /// When so many bytes may be sent: after all that other moves have reserved.
+    fn reserve(&self, bytes: usize, mbit_per_s: u32, now: Instant) -> Instant {
+        let takes = Duration::from_secs_f64(bytes as f64 * 8.0 / (f64::from(mbit_per_s) * 1e6));
+        let mut link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = (*link).max(now);
+        *link = at + takes;
+        at
     }
 }
 
@@ -437,7 +474,7 @@ pub(crate) fn may_arrive(
 ) -> Result<(), ApiError> {
     let expected = agent.moves.expected();
     match expected.get(id) {
-        Some((g, from, _)) if *g == generation && *from == peer.name => Ok(()),
+        Some(e) if e.generation == generation && e.from == peer.name => Ok(()),
         _ => Err(ApiError::state(format!(
             "desktop {id} is not waited for as generation {generation} from {}: it may have taken too long",
             peer.name
@@ -478,7 +515,7 @@ pub(crate) async fn arrive(
         taken
     };
     let result: Result<(), String> = result.await;
-    agent.moves.arrived(&id, generation);
+    agent.moves.not_expected(&id, generation);
     let Err(why) = result else { return };
     if matches!(&*instance.watch().borrow(), InstanceState::Running { .. }) {
         // It was taken over; only the source was not told. The lock tells it.
@@ -545,4 +582,51 @@ async fn take_in(instance: &dyn Instance, stream: &mut RawStream) -> Result<(), 
         .await
         .map_err(|e| e.to_string())?;
     say(stream, &Message::Running).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_moves_of_a_host_share_its_link() {
+        let moves = Moves::new(2);
+        let now = Instant::now() + Duration::from_secs(1);
+        // 100 Mbit/s: a piece of 1.25 MB takes a tenth of a second, whoever sends it.
+        let piece = 1_250_000;
+        let at = |n: u32| now + Duration::from_millis(100) * n;
+        for n in 0..5 {
+            assert_eq!(moves.reserve(piece, 100, now), at(n));
+        }
+        // What was not used is not saved up.
+        let later = now + Duration::from_secs(60);
+        assert_eq!(moves.reserve(piece, 100, later), later);
+        assert_eq!(
+            moves.reserve(piece, 100, later),
+            later + Duration::from_millis(100)
+        );
+    }
+
+    #[test]
+    fn memory_is_kept_for_what_is_waited_for_and_no_longer() {
+        let moves = Moves::new(2);
+        let (a, b): (DesktopId, DesktopId) = ("a".parse().unwrap(), "b".parse().unwrap());
+        let from: HostId = "kvm1".parse().unwrap();
+        let wait = Duration::from_secs(60);
+        moves.expect(&a, Generation(3), from.clone(), 100, wait);
+        moves.expect(&b, Generation(5), from.clone(), u64::MAX, wait);
+        assert_eq!(moves.on_their_way_mib(), u64::MAX);
+        // An older order is over; this one is not.
+        moves.not_expected(&b, Generation(4));
+        assert_eq!(moves.on_their_way_mib(), u64::MAX);
+        moves.not_expected(&b, Generation(5));
+        assert_eq!(moves.on_their_way_mib(), 100);
+        // Nobody said that it is over, and its machine has given up.
+        if let Some(e) = moves.expected().get_mut(&a) {
+            e.until = Instant::now();
+        }
+        assert_eq!(moves.on_their_way_mib(), 0);
+        moves.expect(&a, Generation(6), from, 1, Duration::MAX - LAUNCH);
+        assert_eq!(moves.on_their_way_mib(), 1);
+    }
 }

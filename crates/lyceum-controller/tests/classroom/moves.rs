@@ -195,6 +195,76 @@ fn a_move_is_called_off_and_another_order_takes_its_place() {
 }
 
 #[test]
+fn a_move_that_never_ends_is_over_when_its_time_is_and_the_desktop_goes_on() {
+    let room = room(20, 1);
+    let _watch = Watch::over(&room);
+    room.send("PATCH", "settings", json!({"move_timeout_s": 5}))
+        .expect("settings");
+    let d = room.desktops()[0].clone();
+    let (id, from, to) = (text(&d, "id"), text(&d, "host"), other(&d));
+    let desktop = id.parse().unwrap();
+    room.sim_world().set_fault(&desktop, Some(Fault::NeverSent));
+    let ended = room.wait(&order(&room, &d, to));
+    assert_eq!(ended["state"], "failed", "{ended}");
+    let why = ended["failures"][0]["message"].as_str().unwrap_or_default();
+    assert!(
+        why.contains("it was not over within 5 s") && why.contains("goes on where it was"),
+        "{ended}"
+    );
+    assert_runs_on(&room, &id, &from);
+    // Nothing is kept of it: it can be moved.
+    room.sim_world().set_fault(&desktop, None);
+    let ended = room.wait(&order(&room, &d, to));
+    assert_eq!(ended["state"], "done", "{ended}");
+    assert_runs_on(&room, &id, to);
+}
+
+#[test]
+fn no_more_desktops_move_at_once_than_may() {
+    let room = room(20, 9);
+    let _watch = Watch::over(&room);
+    room.send("PATCH", "settings", json!({"moves_per_host": 1}))
+        .expect("settings");
+    let there: Vec<Value> = (room.desktops().into_iter())
+        .filter(|d| d["host"] == "kvm2")
+        .collect();
+    assert_eq!(there.len(), 3);
+    for d in &there {
+        let desktop = text(d, "id").parse().unwrap();
+        room.sim_world().set_fault(&desktop, Some(Fault::NeverSent));
+    }
+    room.send("POST", "hosts/kvm2/drain", json!({}))
+        .expect("accepted");
+    let of = |room: &Classroom, state: &[&str]| {
+        let moves = room.get("moves");
+        let all = moves["items"].as_array().unwrap();
+        all.iter()
+            .filter(|m| state.contains(&m["state"].as_str().unwrap()))
+            .map(|m| text(m, "desktop"))
+            .collect::<Vec<String>>()
+    };
+    let under_way = ["preparing", "moving"];
+    for _ in 0..3 {
+        room.until("one is under way", |room| {
+            assert!(of(room, &under_way).len() <= 1);
+            of(room, &["moving"]).len() == 1
+        });
+        let waiting = of(&room, &["waiting"]).len();
+        let first = of(&room, &["moving"]).remove(0);
+        // It goes on as soon as it may; then it is the next one's turn.
+        let desktop = first.parse().unwrap();
+        room.sim_world().set_fault(&desktop, None);
+        let path = format!("desktops/{first}/stop");
+        room.send("POST", &path, json!({})).expect("stopped");
+        room.until("the next has its turn", |room| {
+            assert!(of(room, &under_way).len() <= 1);
+            of(room, &under_way).first() != Some(&first)
+                && (waiting == 0 || of(room, &["waiting"]).len() < waiting)
+        });
+    }
+}
+
+#[test]
 fn a_host_is_emptied_and_takes_desktops_again() {
     let room = room(10, 9);
     let _watch = Watch::over(&room);

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod arrivals;
 mod desktops;
 mod faults;
 mod lab;
