@@ -412,8 +412,14 @@ fn spice_clients_see_a_picture_and_are_told_to_come_again() {
 
     assert_eq!(machines(&id), before);
 
-    // Through a reset and a move: told to come again, and let in again with the same password.
-    for order in [&["desktop", "reset", &id][..], &["desktop", "move", &id]] {
+    // Through a reset and moves of both kinds: told to come again, and let in again with the same password.
+    for order in [
+        &["desktop", "reset", &id][..],
+        &["desktop", "move", &id, "--way", "delta"],
+        &["desktop", "move", &id, "--way", "live"],
+        // After it a desktop shares nothing with its release, and could not be suspended below.
+        &["desktop", "reset", &id],
+    ] {
         json(&state, order);
         runtime.block_on(async {
             assert_eq!(main.told_to_come_again().await, viewer.port());
