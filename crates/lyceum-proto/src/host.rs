@@ -6,7 +6,7 @@
 //! | `GET /v1/watch?after=N&wait_ms=M` | [`Observed`], at once if its revision is above N, else when it changes or after M ms |
 //! | `PUT /v1/desktops/{id}` | [`RunRequest`]: run it under this generation. An older generation that runs here is ended first; the same one is left alone |
 //! | `POST /v1/desktops/{id}/suspend` | [`SaveRequest`]: write the delta, end the machine |
-//! | `POST /v1/desktops/{id}/capture` | [`SaveRequest`]: write the delta, go on |
+//! | `POST /v1/desktops/{id}/capture` | [`SaveRequest`]: write the delta, go on; the disk alone where no memory is shared with the release |
 //! | `POST /v1/desktops/{id}/stop` | [`StopRequest`]: end the machine; answers when it is gone |
 //! | `GET /v1/desktops/{id}/console?generation=N` | upgrade (`Upgrade: lyceum-console`), then RFB bytes; those to the controller in frames, with how many were taken at the end. Another generation: refused |
 //! | `GET /v1/desktops/{id}/spice?generation=N` | upgrade (`Upgrade: lyceum-spice`), then a channel of SPICE from its link on. Another generation, or a machine without SPICE: refused |

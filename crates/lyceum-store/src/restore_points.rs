@@ -43,7 +43,7 @@ pub enum State {
 pub enum Holds {
     /// Memory, windows and disk: a delta with its own copy of the disk.
     Memory,
-    /// The disk, kept by the disk driver.
+    /// The disk alone: kept by the disk driver as a point of the overlay, or in a delta without memory.
     Disk,
     /// The desktop's own overlay and saved memory, set aside; restoring it uses it up.
     Kept,
