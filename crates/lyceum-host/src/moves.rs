@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!        SOURCE                                                  DESTINATION
-//!  Running │                                                        │ Waiting: QEMU is there, has no lock
+//!  Running │ the first look at its pages begins                     │ Waiting: QEMU is there, has no lock
 //!          │ ── upgrade lyceum-move, generation ──────────────────► │ who asks, and for what: checked
 //!          │ ◄──────────────────────────────────────────── Ready ── │
 //!  Sending │ ── pieces (the desktop runs) ────────────────────────► │ Receiving
@@ -32,7 +32,7 @@
 
 use crate::agent::Agent;
 use lyceum_hypervisor::{HypervisorError, Instance, InstanceState, TakenBack, Usable};
-use lyceum_model::{DesktopId, Generation, HostId};
+use lyceum_model::{DesktopId, Generation, HostId, MoveWay};
 use lyceum_proto::moves::{MESSAGE_MAX, Message, MoveRequest, Moved, PIECE_MAX, PROTOCOL};
 use lyceum_wire::{ApiError, Client, Peer, PeerKind, RawStream};
 use std::collections::HashMap;
@@ -52,6 +52,9 @@ const ASK_AGAIN: Duration = Duration::from_millis(500);
 const LAUNCH: Duration = Duration::from_secs(60);
 /// Pieces on their way between a machine and the network.
 const PIECES: usize = 4;
+/// Pieces of a delta that may wait until the machine over there is ready: its start and the first look at
+/// the pages here take about as long as each other.
+const AHEAD: usize = 32;
 
 /// What a host keeps about moves.
 pub(crate) struct Moves {
@@ -341,9 +344,14 @@ impl Way<'_> {
             }
         };
         let mut called_off = std::pin::pin!(called_off);
+        let _slot = tokio::select! {
+            biased;
+            why = &mut called_off => return Err(why.into()),
+            slot = self.agent.moves.slots.clone().acquire_owned() => {
+                slot.map_err(|_| "the agent is shutting down".to_owned())?
+            }
+        };
         let begin = async {
-            let slot = self.agent.moves.slots.clone().acquire_owned().await;
-            let slot = slot.map_err(|_| "the agent is shutting down".to_owned())?;
             let client = Client::new(
                 &self.agent.identity.current(),
                 &self.request.url,
@@ -360,20 +368,35 @@ impl Way<'_> {
                 .await
                 .map_err(|e| e.to_string())?;
             hear(&mut stream, &Message::Ready, SILENCE).await?;
-            Ok::<_, String>((slot, stream))
+            Ok::<_, String>(stream)
         };
-        let (_slot, mut stream) = tokio::select! {
-            biased;
-            why = &mut called_off => return Err(why.into()),
-            begun = begin => begun?,
+        let mut begin = std::pin::pin!(begin);
+        let mut stream: Option<RawStream> = None;
+        let ahead = match self.request.way {
+            MoveWay::Delta => AHEAD,
+            // QEMU stops its machine when it thinks that little is left, whoever is ready for it.
+            MoveWay::Live => {
+                stream = Some(tokio::select! {
+                    biased;
+                    why = &mut called_off => return Err(why.into()),
+                    begun = &mut begin => begun?,
+                });
+                PIECES
+            }
         };
-        let (out, mut pieces) = mpsc::channel(PIECES);
+        let (out, mut pieces) = mpsc::channel(ahead);
+        let (ready, is_ready) = tokio::sync::watch::channel(stream.is_some());
         let rate = self.request.mbit_per_s;
         let bytes_per_second = rate.filter(|r| *r > 0).map(|r| u64::from(r) * 125_000);
         // Its consoles end in order while it can still hear them, and stay shut until it is decided.
         let shut = self.shut.clone();
         let (consoles, id) = (self.agent.consoles.clone(), self.id.clone());
         let before_still = async move {
+            // Nobody is ready for it any more: it does not stand still.
+            let mut is_ready = is_ready;
+            if is_ready.wait_for(|ready| *ready).await.is_err() {
+                return;
+            }
             let guard = consoles.let_go(&id).await;
             *shut.lock().unwrap_or_else(PoisonError::into_inner) = Some(guard);
         };
@@ -384,9 +407,14 @@ impl Way<'_> {
             out,
         );
         let carry = async {
+            let stream = match &mut stream {
+                Some(stream) => stream,
+                none => none.insert((&mut begin).await?),
+            };
+            ready.send_replace(true);
             while let Some(piece) = pieces.recv().await {
                 self.agent.moves.may_send(piece.len(), rate).await;
-                write(&mut stream, b'P', &piece).await?;
+                write(stream, b'P', &piece).await?;
             }
             Ok::<_, String>(())
         };
@@ -405,6 +433,7 @@ impl Way<'_> {
         // From here on QEMU's part only ends. It is not dropped: what it still writes must not come
         // after what is decided below.
         drop(pieces);
+        drop(ready);
         let sent = match sent {
             Some(sent) => sent,
             None => match tokio::time::timeout(WIND_UP, sending).await {
@@ -413,6 +442,10 @@ impl Way<'_> {
                     "QEMU does not come to its end".into(),
                 )),
             },
+        };
+        // It was not even begun.
+        let Some(mut stream) = stream else {
+            return Err(carried.err().unwrap_or_default().into());
         };
         if let Err(why) = carried {
             // It may have said why it closed the connection.

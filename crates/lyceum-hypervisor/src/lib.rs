@@ -88,7 +88,8 @@ pub trait Instance: Send + Sync {
 
     /// Sends the running machine into `out`, piece by piece, to be fed into [`Instance::receive`]
     /// of a machine that was started with [`StartFrom::Arrive`]. `before_still` is awaited just before it
-    /// stands still, where that moment is ours to choose. When it returns, the machine stands still
+    /// stands still, where that moment is ours to choose; where `out` is closed by then, it does not stand
+    /// still. When it returns, the machine stands still
     /// with its disk flushed and given up, and waits for [`Instance::hand_over`] or [`Instance::take_back`].
     /// After an error (a closed `out` is one) it is for the caller to take it back.
     async fn send(

@@ -45,6 +45,10 @@ const FEW: u64 = 256;
 const BATCH: u64 = 256;
 /// Threads that look at a machine's pages, at most: a stream is not written faster by more.
 const LOOKERS: usize = 4;
+/// Pieces that the other host may not have taken yet when the guest is stopped.
+const NEARLY_ALL: usize = 4;
+/// A guest that had to wait longer than this is looked at once more before it is stopped.
+const AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// How long QEMU may take to notice that a migration was called off.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -126,6 +130,7 @@ async fn delta(
     };
     let pid = instance.process.mark.pid;
     let disk = instance.request.disk.top.clone();
+    let way = out.clone();
     let mut source = blocking(move || {
         let memory = Memory::open(pid, false)?;
         let seen = Seen::new(&header.blocks);
@@ -151,7 +156,22 @@ async fn delta(
         Ok(source)
     })
     .await?;
+    // What the other host has not taken yet would be waited for while it stands still.
+    let waited = Instant::now();
+    taken(&way).await?;
+    if waited.elapsed() > AGAIN_AFTER {
+        source = source.again().await?;
+        taken(&way).await?;
+    }
+    let waited = Instant::now();
     before_still.await;
+    if way.is_closed() {
+        return Err(way_broke());
+    }
+    drop(way);
+    if waited.elapsed() > AGAIN_AFTER {
+        source = source.again().await?;
+    }
     let stood_still = Instant::now();
     let saved = save::stop_and_save_state(instance).await?;
     give_up_disk(instance).await?;
@@ -180,7 +200,29 @@ struct Source {
     writer: StreamWriter<ChannelWriter>,
 }
 
+/// Waits until all but the last of what was sent was taken.
+async fn taken(way: &mpsc::Sender<Vec<u8>>) -> Result<()> {
+    let most = way.max_capacity().saturating_sub(NEARLY_ALL);
+    way.reserve_many(most)
+        .await
+        .map(drop)
+        .map_err(|_| way_broke())
+}
+
+fn way_broke() -> HypervisorError {
+    HypervisorError::State("the way to the other host broke".into())
+}
+
 impl Source {
+    /// One more round while the guest runs.
+    async fn again(mut self) -> Result<Source> {
+        blocking(move || {
+            self.round()?;
+            Ok(self)
+        })
+        .await
+    }
+
     /// Sends what is new or changed since the last round; how many pages that were.
     fn round(&mut self) -> Result<u64> {
         let mut runs = self.memory.private_pages(&self.ram)?;
@@ -363,9 +405,7 @@ async fn live(
             }
             piece.truncate(n);
             bytes += n as u64;
-            out.send(piece)
-                .await
-                .map_err(|_| HypervisorError::State("the way to the other host broke".into()))?;
+            out.send(piece).await.map_err(|_| way_broke())?;
         }
     };
     let mut pump = std::pin::pin!(pump);

@@ -1,9 +1,10 @@
-//! What a host looks at before it waits for a running desktop, and what it keeps for it.
+//! Before a running desktop comes: what a host looks at, what it keeps for it, and what the other one waits for.
 
 use crate::lab::{Lab, code};
 use lyceum_hypervisor::sim::SimConfig;
-use lyceum_model::{MoveWay, Phase};
+use lyceum_model::{Generation, MoveWay, Phase};
 use lyceum_proto::host::{HostFacts, RunRequest, StartMode};
+use lyceum_proto::moves::{MoveRequest, Moved};
 use serde_json::json;
 
 fn arrival(lab: &Lab, desktop: &str, need_mib: u64) -> RunRequest {
@@ -93,4 +94,40 @@ async fn memory_of_what_is_on_its_way_is_kept_until_its_move_is_over() {
     lab.stop("a", 1).await.unwrap();
     lab.run("b", &arrival(&lab, "b", most)).await.unwrap();
     lab.stop("b", 1).await.unwrap();
+}
+
+/// A destination that takes the connection and says nothing: as long as it is not ready the desktop works on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_desktop_does_not_stand_still_before_the_other_host_is_ready() {
+    let lab = Lab::new().await;
+    lab.run("a", &lab.fork("a", 1)).await.unwrap();
+    lab.wait_phase("a", Phase::Running).await;
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let request = MoveRequest {
+        generation: Generation(1),
+        arrives_as: Generation(2),
+        to: "elsewhere".parse().unwrap(),
+        url: format!("https://{}", silent.local_addr().unwrap()),
+        way: MoveWay::Delta,
+        mbit_per_s: None,
+        time_limit_ms: 1500,
+    };
+    let client = lab.client.clone();
+    let mut answer = tokio::spawn(async move {
+        let path = "/v1/desktops/a/move";
+        client.post::<_, Moved>(path, &request).await
+    });
+    let answer = loop {
+        let going = lab.going();
+        assert_eq!(going, [(crate::lab::id("a"), 1)], "it stands still");
+        tokio::select! {
+            answer = &mut answer => break answer.unwrap(),
+            () = tokio::time::sleep(std::time::Duration::from_millis(1)) => {}
+        }
+    };
+    let why = answer.unwrap_err().to_string();
+    assert!(why.contains("it was not over within 2 s"), "{why}");
+    assert!(why.contains("goes on where it was"), "{why}");
+    assert_eq!(lab.going().len(), 1);
+    drop(silent);
 }

@@ -431,6 +431,12 @@ impl Lab {
         status.outcome.unwrap()
     }
 
+    /// Machines whose guests run, with what they run as.
+    pub fn going(&self) -> Vec<(DesktopId, u64)> {
+        let going = self.world.going();
+        going.into_iter().map(|(d, g)| (d, g.0)).collect()
+    }
+
     pub fn alive(&self) -> Vec<(DesktopId, u64)> {
         let alive = self.world.alive();
         alive.into_iter().map(|(d, g)| (d, g.0)).collect()

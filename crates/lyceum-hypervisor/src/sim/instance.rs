@@ -486,6 +486,9 @@ impl Instance for Machine {
         tokio::time::sleep(Duration::from_millis(self.config.save_ms)).await;
         self.must_run()?;
         before_still.await;
+        if out.is_closed() {
+            return Err(HypervisorError::State("nobody takes it any more".into()));
+        }
         let stood_still = Some(Instant::now());
         *self.standing() = Some(self.world.take_overs(&self.request.disk.top));
         self.keep(self.usable())?;
