@@ -7,6 +7,8 @@ use bytes::{Buf, Bytes, BytesMut};
 pub const CUT_TEXT_MAX: usize = 256 * 1024;
 /// Most encodings a client may list.
 const ENCODINGS_MAX: usize = 1024;
+/// Room for small messages that is kept for the next one, in bytes.
+const KEPT: usize = 128;
 
 /// A message of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,8 +55,10 @@ impl ClientParser {
                 }
             }
             let Some(&kind) = self.buffer.first() else {
-                // An idle connection keeps no memory.
-                self.buffer = BytesMut::new();
+                // An idle connection keeps next to no memory.
+                if self.buffer.capacity() > KEPT {
+                    self.buffer = BytesMut::new();
+                }
                 return Ok(None);
             };
             let Some(length) = self.length(kind)? else {
@@ -66,8 +70,9 @@ impl ClientParser {
             if self.buffer.len() < length {
                 return Ok(None);
             }
-            let message = self.buffer.split_to(length).freeze();
-            if let Some(message) = parse(kind, message)? {
+            let message = parse(kind, self.buffer.get(..length).unwrap_or_default());
+            self.buffer.advance(length);
+            if let Some(message) = message? {
                 return Ok(Some(message));
             }
         }
@@ -133,7 +138,7 @@ enum Length {
 }
 
 // `bytes` is as long as `length` said.
-fn parse(kind: u8, mut bytes: Bytes) -> Result<Option<ClientMessage>, ProtocolError> {
+fn parse(kind: u8, mut bytes: &[u8]) -> Result<Option<ClientMessage>, ProtocolError> {
     let message = match kind {
         0 => ClientMessage::SetPixelFormat(PixelFormat::parse(&bytes[4..])?),
         2 => {

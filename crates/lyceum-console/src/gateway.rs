@@ -193,6 +193,14 @@ struct Pump<'a, C, S, N> {
     timer: Pin<Box<tokio::time::Sleep>>,
 }
 
+// Who has said that there is nothing more for now.
+#[derive(Default)]
+struct Quiet {
+    caller: bool,
+    client: bool,
+    server: bool,
+}
+
 // The clock of the timers, which tests may hold.
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
@@ -230,13 +238,15 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
         let this = self.get_mut();
+        let now = now();
+        // Who has nothing more to say wakes this up again, and is not asked twice until then.
+        let mut quiet = Quiet::default();
         for _ in 0..ROUNDS {
-            let now = now();
-            let mut went_on = match this.hear(cx, now) {
+            let mut went_on = match this.hear(cx, now, &mut quiet) {
                 Ok(went_on) => went_on,
                 Err(end) => return Poll::Ready(end),
             };
-            went_on |= this.hear_server(cx);
+            went_on |= this.hear_server(cx, &mut quiet);
             let more_at = this.session.advance(now);
             went_on |= this.tell_server(cx);
             went_on |= match this.tell_client(cx, now) {
@@ -249,7 +259,8 @@ where
             match this.times(now) {
                 Ok(next) => {
                     let next = more_at.map_or(next, |at| at.min(next)).into();
-                    if this.timer.deadline() != next {
+                    // One that comes too early only looks again; setting it anew with every message costs more.
+                    if this.timer.deadline() > next || this.timer.is_elapsed() {
                         this.timer.as_mut().reset(next);
                     }
                 }
@@ -272,10 +283,40 @@ where
     N: Stream<Item = String> + Unpin,
 {
     // Orders, notes, and what the client says.
-    fn hear(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, End> {
+    fn hear(&mut self, cx: &mut Context<'_>, now: Instant, quiet: &mut Quiet) -> Result<bool, End> {
+        let mut went_on = false;
+        if !quiet.caller {
+            went_on |= self.hear_caller(cx, quiet)?;
+            quiet.caller = true;
+        }
+        for _ in 0..ROUNDS {
+            if quiet.client {
+                break;
+            }
+            match Pin::new(&mut *self.client).poll_next(cx) {
+                Poll::Ready(Some(Ok(item))) => {
+                    went_on = true;
+                    self.heard = now;
+                    if let ClientItem::Bytes(bytes) = item {
+                        self.session.from_client(&bytes).map_err(End::Client)?;
+                    }
+                }
+                Poll::Ready(Some(Err(_)) | None) => return Err(End::Gone),
+                Poll::Pending => quiet.client = true,
+            }
+        }
+        if self.acted.0 != self.session.inputs() {
+            self.acted = (self.session.inputs(), now);
+        }
+        Ok(went_on)
+    }
+
+    // Orders and notes, all there are.
+    fn hear_caller(&mut self, cx: &mut Context<'_>, quiet: &mut Quiet) -> Result<bool, End> {
         let mut went_on = false;
         while let Poll::Ready(order) = self.servers.poll_recv(cx) {
             went_on = true;
+            quiet.server = false;
             match order {
                 Some(Server::Attach {
                     stream,
@@ -308,22 +349,6 @@ where
                 Poll::Pending => break,
             }
         }
-        for _ in 0..ROUNDS {
-            match Pin::new(&mut *self.client).poll_next(cx) {
-                Poll::Ready(Some(Ok(item))) => {
-                    went_on = true;
-                    self.heard = now;
-                    if let ClientItem::Bytes(bytes) = item {
-                        self.session.from_client(&bytes).map_err(End::Client)?;
-                    }
-                }
-                Poll::Ready(Some(Err(_)) | None) => return Err(End::Gone),
-                Poll::Pending => break,
-            }
-        }
-        if self.acted.0 != self.session.inputs() {
-            self.acted = (self.session.inputs(), now);
-        }
         Ok(went_on)
     }
 
@@ -333,17 +358,21 @@ where
         self.lost.notify_one();
     }
 
-    fn hear_server(&mut self, cx: &mut Context<'_>) -> bool {
+    fn hear_server(&mut self, cx: &mut Context<'_>, quiet: &mut Quiet) -> bool {
         let mut went_on = false;
         if self.session.wants_another_server() {
             self.lose();
             return true;
         }
-        while self.session.wants_server()
+        while !quiet.server
+            && self.session.wants_server()
             && let Some(stream) = &mut self.stream
         {
             match poll_block(stream, cx) {
-                Poll::Pending => break,
+                Poll::Pending => {
+                    quiet.server = true;
+                    break;
+                }
                 Poll::Ready(Ok(chunk)) if !chunk.is_empty() => {
                     if self.session.from_server(chunk).is_err() {
                         self.lose();

@@ -6,6 +6,8 @@ use std::collections::VecDeque;
 /// Smaller pieces are put together; larger ones are passed on without being copied. A piece keeps the
 /// block alive that it was read into, so small ones must not wait for a slow client.
 const COPIED: usize = 4096;
+/// Room for pieces that is kept for the next ones.
+const KEPT: usize = 4;
 /// Small pieces are put together up to about this size.
 const TOGETHER: usize = 16 * 1024;
 
@@ -104,8 +106,10 @@ impl Output {
         let piece = self.ready.pop_front()?;
         self.ready_bytes -= piece.len();
         if self.ready_bytes == 0 && self.held_bytes == 0 {
-            // An idle connection keeps no memory.
-            self.ready = VecDeque::new();
+            // An idle connection keeps next to no memory.
+            if self.ready.capacity() > KEPT {
+                self.ready = VecDeque::new();
+            }
             self.held = Vec::new();
             self.held_tail = BytesMut::new();
         }

@@ -6,7 +6,7 @@
 //! agreed upon, so there is no compression: pictures are compressed already.
 
 use crate::gateway::poll_block;
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use futures::{Sink, Stream};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -18,6 +18,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 const HIGH: usize = 64 * 1024;
 /// Slices given to the system at once.
 const SLICES: usize = 32;
+/// Room for parts that is kept for the next ones.
+const KEPT: usize = 4;
 /// Longest payload of a frame that is not data.
 const CONTROL_MAX: usize = 125;
 
@@ -211,8 +213,8 @@ impl<S> WebSocket<S> {
                 (_, _) => 6,
             };
             let now = (need - self.head_there).min(self.unread.len());
-            let from = self.unread.split_to(now);
-            self.head[self.head_there..self.head_there + now].copy_from_slice(&from);
+            self.head[self.head_there..self.head_there + now].copy_from_slice(&self.unread[..now]);
+            self.unread.advance(now);
             self.head_there += now;
             if self.head_there < need {
                 return Ok(false);
@@ -268,7 +270,11 @@ impl<S> WebSocket<S> {
 
     fn unmasked(&mut self, most: u64) -> BytesMut {
         let now = most.min(self.unread.len() as u64) as usize;
-        let mut bytes = self.unread.split_to(now);
+        // Mostly it is all there is.
+        let mut bytes = match now == self.unread.len() {
+            true => std::mem::take(&mut self.unread),
+            false => self.unread.split_to(now),
+        };
         for (i, byte) in bytes.iter_mut().enumerate() {
             *byte ^= self.mask[(self.turned + i) & 3];
         }
@@ -357,8 +363,8 @@ impl<S: AsyncWrite + Unpin> WebSocket<S> {
         }
         self.ponging = false;
         self.out_bytes = 0;
-        if self.out.capacity() > 0 {
-            // An idle connection keeps no memory.
+        if self.out.capacity() > KEPT {
+            // An idle connection keeps next to no memory.
             self.out = VecDeque::new();
         }
         Poll::Ready(Ok(()))
