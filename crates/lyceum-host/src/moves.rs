@@ -412,11 +412,12 @@ impl Way<'_> {
                 none => none.insert((&mut begin).await?),
             };
             ready.send_replace(true);
+            let is_ready = began.elapsed();
             while let Some(piece) = pieces.recv().await {
                 self.agent.moves.may_send(piece.len(), rate).await;
                 write(stream, b'P', &piece).await?;
             }
-            Ok::<_, String>(())
+            Ok::<_, String>(is_ready)
         };
         let mut sent = None;
         let carried = {
@@ -456,6 +457,7 @@ impl Way<'_> {
             }
             .into());
         }
+        let all_sent = began.elapsed();
         let sent = sent.map_err(|e| e.to_string())?;
         let usable = sent.usable;
         say(
@@ -481,6 +483,7 @@ impl Way<'_> {
                 .map_or(0, |at| at.elapsed().as_millis() as u64),
             total_ms: began.elapsed().as_millis() as u64,
         };
+        let loaded = began.elapsed();
         self.instance.hand_over().await.map_err(|e| e.to_string())?;
         let gone = async {
             say(&mut stream, &Message::Go).await?;
@@ -488,6 +491,10 @@ impl Way<'_> {
         };
         let gone = gone.await;
         let moved = so_far(began);
+        tracing::debug!(
+            desktop = %self.id, ready = ?carried.unwrap_or_default(), ?all_sent, ?loaded,
+            still_ms = moved.stand_still_ms, total_ms = moved.total_ms, "moved"
+        );
         match gone {
             Ok(()) => Ok(moved),
             Err(why) => Err(Broke {

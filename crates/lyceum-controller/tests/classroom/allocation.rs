@@ -513,3 +513,45 @@ fn plans_leave_a_pinned_desktop_where_it_is_and_a_person_does_not() {
     }
     assert!(p.room.desktops().iter().all(|d| d["pinned"] == false));
 }
+
+#[test]
+fn what_is_measured_is_given_to_prometheus_and_to_nobody_without_its_token() {
+    let mut p = Powered::new(3, 20);
+    p.room.order("start", json!({}));
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let ask = |token: Option<&str>| {
+        let request = http.get(format!("http://{}/metrics", p.room.page()));
+        let request = match token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        };
+        p.room.run(async {
+            let answer = request.send().await.unwrap();
+            (answer.status().as_u16(), answer.text().await.unwrap())
+        })
+    };
+    let (status, text) = ask(None);
+    assert_eq!(status, 401, "{text}");
+    assert_eq!(ask(Some("")).0, 401);
+    assert_eq!(ask(Some("another")).0, 401);
+    let file = p.room.path("controller").join("metrics-token");
+    let token = std::fs::read_to_string(file).unwrap();
+    let (status, text) = ask(Some(token.trim()));
+    assert_eq!(status, 200, "{text}");
+    for host in ["kvm1", "kvm2", "kvm3"] {
+        let line = format!("lyceum_host_up{{host=\"{host}\"}} 1");
+        assert!(text.lines().any(|l| l == line), "{line}: {text}");
+    }
+    // Every line is one that Prometheus reads, and each family is told once.
+    let mut families = BTreeSet::new();
+    for line in text.lines() {
+        if let Some(family) = line.strip_prefix("# TYPE ") {
+            assert!(families.insert(family.to_owned()), "{line}");
+        } else if !line.starts_with("# HELP ") {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            assert!(name.starts_with("lyceum_"), "{line}");
+            assert!(value.parse::<f64>().is_ok_and(f64::is_finite), "{line}");
+        }
+    }
+    assert!(families.len() > 5, "{text}");
+}
