@@ -413,6 +413,7 @@ export const en = {
     state: "State",
     states: { waiting: "Waiting", preparing: "Preparing", moving: "Moving", done: "Done", failed: "Failed", cancelled: "Called off" },
     ms: (n: number) => `${n} ms`,
+    all: (n: number) => `Show the newest ${n}`,
   },
   points: {
     title: "Restore points",

@@ -411,6 +411,7 @@ export const zhHant: Dictionary = {
     state: "狀態",
     states: { waiting: "等候中", preparing: "準備中", moving: "移動中", done: "完成", failed: "失敗", cancelled: "已取消" },
     ms: (n: number) => `${n} 毫秒`,
+    all: (n: number) => `顯示最近 ${n} 筆`,
   },
   points: {
     title: "回復點",
