@@ -238,7 +238,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
         let this = self.get_mut();
-        let now = now();
+        let mut now = self::now();
         // Who has nothing more to say wakes this up again, and is not asked twice until then.
         let mut quiet = Quiet::default();
         for _ in 0..ROUNDS {
@@ -269,6 +269,7 @@ where
             if this.timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
+            now = self::now();
         }
         // Others have their turn.
         cx.waker().wake_by_ref();
