@@ -45,7 +45,7 @@ export function timetableRoutes(s, { change, newId, find }) {
     return { lessons, holidays: [], problems: b.ics.includes("MONTHLY") ? [{ line: 12, summary: "Club", message: "it recurs MONTHLY; only weekly and daily events are taken over" }] : [], unknown_courses: lessons.filter((l) => !l.course_name).map((l) => l.summary), removed: 0 };
   };
   return [
-    ["GET", "timetable", () => ({ rules, days, lessons, courses: s.courses.map((c) => ({ course: c.id, name: c.name, may_edit: true, rules: ofCourse.get(c.id) })), modes: ["none", "memory-balance", "compute-balance", "power-saving", "memory-balance-paper", "power-saving-paper"] })],
+    ["GET", "timetable", () => ({ rules, days, lessons, courses: s.courses.map((c) => ({ course: c.id, name: c.name, may_edit: true, rules: ofCourse.get(c.id) ?? { starts: true, at_end: "suspend", grace_minutes: 5 } })), modes: ["none", "memory-balance", "compute-balance", "power-saving", "memory-balance-paper", "power-saving-paper"] })],
     ["GET", "timetable/week", (_, __, q) => {
       const first = q.get("first") ?? monday(today);
       const all = occurrences(first, 7).filter((o) => (!q.get("course") || o.course === q.get("course")) && (!q.get("room") || o.room === q.get("room")));

@@ -33,7 +33,7 @@ export function DaysPanel({ days, admin }: { days: SchoolDays[]; admin: boolean 
                 <th>{t.timetable.kind}</th>
                 <th>{t.timetable.first}</th>
                 <th>{t.timetable.last}</th>
-                <th />
+                <th><span className="sr-only">{t.common.actions}</span></th>
               </tr>
             </thead>
             <tbody>

@@ -31,7 +31,7 @@ export function LessonsPanel({ timetable, onEdit }: { timetable: Timetable; onEd
               <th>{t.timetable.when}</th>
               <th>{t.timetable.room}</th>
               <th>{t.timetable.different}</th>
-              <th />
+              <th><span className="sr-only">{t.common.actions}</span></th>
             </tr>
           </thead>
           <tbody>
