@@ -9,7 +9,7 @@ import { seatsOf } from "../../src/lib/seats";
 import { absolute, canApply, linksText, rosterLines } from "../../src/lib/roster";
 import { clientName } from "../../src/lib/client-name";
 import { overlayFor } from "../../src/pages/console/overlay";
-import { keysymOf, specialKeysym, typed } from "../../src/pages/console/touch-keys";
+import { keysymOf, needsShift, specialKeysym, typed } from "../../src/pages/console/touch-keys";
 import { flowOf } from "../../src/pages/images/flow";
 import { match } from "../../src/router";
 
@@ -100,6 +100,11 @@ describe("the console", () => {
     expect(typed("a好é\nb")).toEqual([[0x61], "好é", [0xff0d, 0x62]]);
     expect(typed("😀\r\n\u0007")).toEqual(["😀", [0xff0d]]);
     expect(typed("")).toEqual([]);
+    expect(typed("\tx")).toEqual([[0xff09, 0x78]]);
+    // All that a US keyboard makes with Shift, and nothing else.
+    const all = Array.from({ length: 95 }, (_, i) => 0x20 + i).filter(needsShift);
+    expect(String.fromCharCode(...all)).toBe('!"#$%&()*+:<>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ^_{|}~');
+    expect([0xff0d, 0xff09, 0x0100_0041].filter(needsShift)).toEqual([]);
   });
 });
 

@@ -6,7 +6,7 @@ import { Button, IconButton } from "../../ui/controls";
 import { Icon } from "../../ui/icons";
 import { errorText, useToast } from "../../ui/toast";
 import type { OverlayWords } from "./overlay";
-import { keysymOf, specialKeysym, typed } from "./touch-keys";
+import { keysymOf, needsShift, specialKeysym, typed } from "./touch-keys";
 import type { Viewer } from "./notes";
 import { useRfb, type LinkState } from "./use-rfb";
 
@@ -91,7 +91,10 @@ export function ConsoleScreen({ title, subtitle, backTo, running, viewOnly = fal
       typing.current = typing.current
         .then(() => {
           if (typeof part === "string") return paste(part);
-          for (const keysym of part) rfb.current?.sendKey(keysym, null);
+          for (const keysym of part) {
+            if (needsShift(keysym)) press([0xffe1, "ShiftLeft"], [keysym, null]);
+            else press([keysym, null]);
+          }
         })
         .catch((cause: unknown) => toast("bad", errorText(cause, t)));
     }

@@ -21,7 +21,7 @@ export function typed(text: string): (number[] | string)[] {
     const keysym = keysymOf(character);
     if (keysym === null) continue;
     const last = parts.at(-1);
-    if (/^[\n\r\x20-\x7e]$/.test(character)) {
+    if (/^[\t\n\r\x20-\x7e]$/.test(character)) {
       if (Array.isArray(last)) last.push(keysym);
       else parts.push([keysym]);
     } else if (typeof last === "string") parts[parts.length - 1] = last + character;
@@ -30,10 +30,14 @@ export function typed(text: string): (number[] | string)[] {
   return parts;
 }
 
+/** Whether a keyboard makes it with Shift: QEMU looks for the key alone, and without Shift `A` is `a`. */
+export const needsShift = (keysym: number): boolean => keysym < 0x7f && /[A-Z~!@#$%^&*()_+{}|:"<>?]/.test(String.fromCharCode(keysym));
+
 /** The X11 keysym of a character: Latin-1 is itself, the rest is Unicode plus a flag. */
 export function keysymOf(character: string): number | null {
   const code = character.codePointAt(0);
   if (code === undefined) return null;
+  if (code === 9) return 0xff09;
   if (code === 10 || code === 13) return 0xff0d;
   if (code < 0x20) return null;
   return code <= 0xff ? code : 0x0100_0000 | code;
