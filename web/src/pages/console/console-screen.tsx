@@ -77,8 +77,14 @@ export function ConsoleScreen({ title, subtitle, backTo, running, viewOnly = fal
     for (const [keysym, code] of keys) rfb.current?.sendKey(keysym, code, true);
     for (const [keysym, code] of keys.toReversed()) rfb.current?.sendKey(keysym, code, false);
   };
+  const strike = (keysyms: number[]) => {
+    for (const keysym of keysyms) {
+      if (needsShift(keysym)) press([0xffe1, "ShiftLeft"], [keysym, null]);
+      else press([keysym, null]);
+    }
+  };
   const paste = async (text: string) => {
-    if (!putText) return press(...[...text].flatMap((c): [number, null][] => [[keysymOf(c) ?? 0, null]]));
+    if (!putText) return strike([...text].map((c) => keysymOf(c) ?? 0));
     await putText(text);
     // What pastes in terminals as well as in forms.
     press([0xffe1, "ShiftLeft"], [0xff63, "Insert"]);
@@ -87,17 +93,10 @@ export function ConsoleScreen({ title, subtitle, backTo, running, viewOnly = fal
   };
   const type: TypeText = (text) => {
     if (viewOnly) return;
-    for (const part of typed(text)) {
-      typing.current = typing.current
-        .then(() => {
-          if (typeof part === "string") return paste(part);
-          for (const keysym of part) {
-            if (needsShift(keysym)) press([0xffe1, "ShiftLeft"], [keysym, null]);
-            else press([keysym, null]);
-          }
-        })
-        .catch((cause: unknown) => toast("bad", errorText(cause, t)));
-    }
+    const what = typed(text);
+    typing.current = typing.current
+      .then(() => (typeof what === "string" ? paste(what) : strike(what)))
+      .catch((cause: unknown) => toast("bad", errorText(cause, t)));
   };
 
   const focus = () => rfb.current?.focus({ preventScroll: true });

@@ -14,20 +14,12 @@ const SPECIAL: Record<string, number> = {
 /** The X11 keysym of a key that makes no text; `null` for those that do. */
 export const specialKeysym = (key: string): number | null => SPECIAL[key] ?? null;
 
-/** What a text is typed as: keys, where every keyboard has them, and the rest as pieces that have to be pasted. Pure. */
-export function typed(text: string): (number[] | string)[] {
-  const parts: (number[] | string)[] = [];
-  for (const character of text.replaceAll("\r\n", "\n")) {
-    const keysym = keysymOf(character);
-    if (keysym === null) continue;
-    const last = parts.at(-1);
-    if (/^[\t\n\r\x20-\x7e]$/.test(character)) {
-      if (Array.isArray(last)) last.push(keysym);
-      else parts.push([keysym]);
-    } else if (typeof last === "string") parts[parts.length - 1] = last + character;
-    else parts.push(character);
-  }
-  return parts;
+/** What a text is typed as: keys, when every keyboard has them all, or else one piece that has to be pasted. Not some of each: keys go on
+ * at a person's pace, and the next piece would take the place of the one before it on the clipboard. Pure. */
+export function typed(text: string): number[] | string {
+  const characters = [...text.replaceAll("\r\n", "\n")].filter((c) => keysymOf(c) !== null);
+  const onEvery = characters.every((c) => /^[\t\n\r\x20-\x7e]$/.test(c));
+  return onEvery ? characters.map((c) => keysymOf(c) ?? 0) : characters.join("");
 }
 
 /** Whether a keyboard makes it with Shift: QEMU looks for the key alone, and without Shift `A` is `a`. */
