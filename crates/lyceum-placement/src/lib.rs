@@ -13,6 +13,7 @@
 
 mod balance;
 mod compute;
+pub mod decide;
 mod order;
 mod paper;
 mod place;

@@ -48,7 +48,7 @@ pub struct NotDone {
 
 /// What is to be done, in this order: hosts on, then starts and moves one by one in the order
 /// given, then hosts off. Every step fits after the ones before it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Plan {
     /// Moves, in an order in which they can be done one by one.
     pub moves: Vec<Move>,

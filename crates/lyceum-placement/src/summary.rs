@@ -27,7 +27,7 @@ pub struct HostSummary {
 /// The cluster in numbers.
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[cfg_attr(feature = "schema", schema(as = PlannedCluster))]
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Summary {
     /// Hosts that are on.
     pub hosts_on: usize,

@@ -1,7 +1,8 @@
 //! What each policy has the planner do, and when.
 
 use crate::run::Run;
-use crate::scenario::Bad;
+use crate::scenario::{Bad, Scenario};
+use lyceum_placement::decide::{self, Demand, Next, SOON_MINUTES};
 use lyceum_placement::{Mode, PlanPolicy, Power, Standing};
 use serde::{Deserialize, Serialize};
 
@@ -14,8 +15,8 @@ pub enum Rule {
     /// The paper's: in class hours all hosts are on and counts are balanced every hour, in other
     /// hours its power saving runs every half hour.
     Paper,
-    /// Ours: hosts are woken for the classes that come, desktops are started before the bell, and
-    /// what is not needed is emptied and switched off at any hour.
+    /// Ours, as the controller does it with the mode `power-saving`: hosts are woken for the classes that come, desktops
+    /// are started before the bell, and what is not needed is emptied and switched off at any hour.
     Ours,
 }
 
@@ -30,8 +31,8 @@ impl Rule {
     }
 }
 
-/// Classes this far ahead keep hosts on that are on already, minutes.
-const HORIZON: u32 = 75;
+/// The setting `every_minutes`.
+const LOOK_EVERY: u32 = 5;
 
 pub(crate) fn decide(run: &mut Run, rule: Rule) -> Result<(), Bad> {
     match rule {
@@ -52,70 +53,64 @@ fn paper(run: &mut Run) -> Result<(), Bad> {
             .collect();
         run.switch_on(&off);
         if run.minute.is_multiple_of(60) && !run.busy() {
-            let plan = run.plan(&PlanPolicy::of(Mode::MemoryBalancePaper))?;
-            run.begin(plan);
+            let policy = PlanPolicy::of(Mode::MemoryBalancePaper);
+            let plan = run.plan(&policy)?;
+            run.begin(plan, &policy);
         }
     } else if run.minute.is_multiple_of(30) && !run.busy() {
         let (off, on) = run.scenario.paper_thresholds;
-        let plan = run.plan(&PlanPolicy {
+        let policy = PlanPolicy {
             off_threshold_seats: off,
             on_threshold_seats: on,
             // The paper knows no such times.
             min_on_minutes: 0,
             min_off_minutes: 0,
             ..PlanPolicy::of(Mode::PowerSavingPaper)
-        })?;
-        run.begin(plan);
+        };
+        let plan = run.plan(&policy)?;
+        run.begin(plan, &policy);
     }
     Ok(())
 }
 
-fn ours(run: &mut Run) -> Result<(), Bad> {
+/// What the settings would say.
+pub(crate) fn settings(scenario: &Scenario) -> PlanPolicy {
+    PlanPolicy {
+        off_threshold_seats: scenario.spare_seats,
+        on_threshold_seats: scenario.spare_seats / 2,
+        min_on_minutes: 15,
+        ..PlanPolicy::of(Mode::PowerSaving)
+    }
+}
+
+/// What the timetable would say: seats for the classes that come and were not started yet.
+pub(crate) fn demand(run: &Run) -> Demand {
     let scenario = run.scenario;
-    let seats = |run: &Run, within: u32| -> u32 {
-        run.classes(run.minute, run.minute + within)
-            .iter()
-            .map(|(_, students)| students)
-            .sum()
+    let seats = |within: u32| -> u32 {
+        let classes = run.classes(run.minute, run.minute + within);
+        classes.iter().map(|(_, students)| students).sum()
     };
     // Hosts that are ordered now are up before the desktops of the bell are started, with time for
     // another one where one does not come up.
     let lead = scenario.start_before_minutes + 2 * scenario.hosts.boot_minutes + 4;
-    let soon = seats(run, lead);
-    let wake = PlanPolicy {
-        on_threshold_seats: soon + scenario.spare_seats / 2,
-        off_threshold_seats: soon + scenario.spare_seats,
-        ordered: true,
-        min_off_minutes: 0,
-        ..PlanPolicy::of(Mode::PowerSaving)
-    };
-    let free: u32 = run
-        .snapshot
-        .hosts
-        .iter()
-        .filter(|h| h.power != Power::Off && h.standing == Standing::Active)
-        .map(|h| h.seats.unwrap_or(0))
-        .sum::<u32>()
-        .saturating_sub(run.snapshot.desktops.len() as u32);
-    if free <= wake.on_threshold_seats {
-        let plan = run.plan(&wake)?;
-        run.switch_on(&plan.power_on);
+    let soon = seats(lead);
+    Demand {
+        mode: Mode::PowerSaving,
+        seats_needed: soon,
+        seats_kept: seats(SOON_MINUTES).max(soon),
+    }
+}
+
+/// The controller's own decisions.
+fn ours(run: &mut Run) -> Result<(), Bad> {
+    if run.busy() {
         return Ok(());
     }
-    if run.busy() || !run.minute.is_multiple_of(5) {
-        return Ok(());
+    let (policy, demand) = (settings(run.scenario), demand(run));
+    let due = run.minute.is_multiple_of(LOOK_EVERY);
+    match decide::decide(&policy, &demand, due, |policy| run.plan(policy))? {
+        Next::Wait => {}
+        Next::Wake(policy, plan) | Next::Plan(policy, plan) => run.begin(plan, &policy),
     }
-    let compute = run.plan(&PlanPolicy::of(Mode::ComputeBalance))?;
-    if !compute.moves.is_empty() {
-        run.begin(compute);
-        return Ok(());
-    }
-    let plan = run.plan(&PlanPolicy {
-        off_threshold_seats: seats(run, HORIZON).max(soon) + scenario.spare_seats,
-        on_threshold_seats: wake.on_threshold_seats,
-        min_on_minutes: 15,
-        ..PlanPolicy::of(Mode::PowerSaving)
-    })?;
-    run.begin(plan);
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Rehearsal: a whole school, weeks of it in seconds, on simulated hosts.
 //!
-//! The decisions are those of the real planner ([`lyceum_placement::plan`]); what is simulated is
+//! The plans are those of the real planner ([`lyceum_placement::plan`]), and when one is made, what wakes hosts and what ends
+//! a plan early is what the controller goes by ([`lyceum_placement::decide`]); what is simulated is
 //! the school, by the real timetable ([`lyceum_timetable`]): who comes when, how long hosts take to boot, how long a move lasts, what breaks.
 //! **Invariant: no I/O, no clock, no randomness** but the one that follows from the scenario's
 //! seed, so that the same scenario gives the same report on every machine.

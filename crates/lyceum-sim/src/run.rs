@@ -6,6 +6,7 @@ use crate::random::Random;
 use crate::report::{Outcome, Point};
 use crate::scenario::{Bad, Scenario, WEEK};
 use crate::sessions::Session;
+use lyceum_placement::decide::{UnderWay, enough};
 use lyceum_placement::{
     Desktop, Host, Mode, Move, Plan, PlanPolicy, Power, Snapshot, Standing, plan,
 };
@@ -19,7 +20,8 @@ struct Live {
     session: Option<usize>,
     /// For whom it was started before the bell.
     class: Option<Class>,
-    /// When it is usable, minutes.
+    /// When it is started and usable, minutes.
+    began: f64,
     ready: f64,
 }
 
@@ -50,8 +52,12 @@ pub(crate) struct Run<'a> {
     waiting: VecDeque<usize>,
     /// Classes whose desktops were started.
     started: HashMap<Class, u32>,
+    /// The plan that is being carried out: hosts that come up, then its moves, then hosts off.
+    coming: Vec<String>,
     queue: VecDeque<Move>,
     then_off: Vec<String>,
+    /// What it was made with.
+    by: Option<PlanPolicy>,
     pub minute: u32,
     random: Random,
     waits: Vec<f64>,
@@ -150,8 +156,10 @@ impl<'a> Run<'a> {
             of_session: HashMap::new(),
             waiting: VecDeque::new(),
             started: HashMap::new(),
+            coming: Vec::new(),
             queue: VecDeque::new(),
             then_off: Vec::new(),
+            by: None,
             minute: 0,
             random,
             waits: Vec::new(),
@@ -169,7 +177,7 @@ impl<'a> Run<'a> {
 
     /// Whether a plan is being carried out.
     pub fn busy(&self) -> bool {
-        !self.queue.is_empty() || !self.then_off.is_empty()
+        !self.coming.is_empty() || !self.queue.is_empty() || !self.then_off.is_empty()
     }
 
     fn hosts_come_and_break(&mut self) {
@@ -360,6 +368,7 @@ impl<'a> Run<'a> {
         self.live.push(Live {
             session,
             class,
+            began: f64::INFINITY,
             ready: f64::INFINITY,
         });
         if let Some(session) = session {
@@ -417,6 +426,7 @@ impl<'a> Run<'a> {
                     self.sessions[s].begin.max(f64::from(self.minute))
                 });
                 let ready = self.machines[*h].start(begin, self.scenario.hosts.start_seconds);
+                self.live[i].began = begin;
                 self.live[i].ready = ready;
                 if let Some(session) = session {
                     self.seated(session, ready);
@@ -459,12 +469,14 @@ impl<'a> Run<'a> {
     }
 
     /// Begins to carry a plan out.
-    pub fn begin(&mut self, plan: Plan) {
+    pub fn begin(&mut self, plan: Plan, by: &PlanPolicy) {
         if plan.is_empty() {
             return;
         }
         self.snapshot.last_acted_at = Some(self.now());
+        self.by = Some(by.clone());
         self.switch_on(&plan.power_on);
+        self.coming = plan.power_on;
         self.queue = plan.moves.into();
         self.then_off = plan.power_off;
         for host in &mut self.snapshot.hosts {
@@ -489,6 +501,7 @@ impl<'a> Run<'a> {
     /// Gives the rest of a plan up: what was done stays, what was to be switched off stays on.
     fn give_up(&mut self) {
         self.out.plans_given_up += 1;
+        self.coming.clear();
         self.queue.clear();
         for id in std::mem::take(&mut self.then_off) {
             if let Some(host) = self.snapshot.hosts.iter_mut().find(|h| h.id == id)
@@ -499,9 +512,44 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Whether no more of the plan is begun, as the controller sees it.
+    fn enough(&self) -> bool {
+        let Some(by) = self.by.as_ref().filter(|_| self.out.policy == Rule::Ours) else {
+            return false;
+        };
+        let now = f64::from(self.minute);
+        let starting = |l: &&Live| l.began <= now && now < l.ready;
+        let under_way = UnderWay {
+            mode: by.mode,
+            policy: Some(by),
+            ordered: false,
+            takes_away: !self.queue.is_empty() || !self.then_off.is_empty(),
+            starting: self.live.iter().filter(starting).count(),
+        };
+        let (settings, demand) = (
+            controller::settings(self.scenario),
+            controller::demand(self),
+        );
+        enough(&under_way, &settings, &demand).is_some()
+    }
+
     /// Goes on with a plan for a minute: its moves in order, then its hosts off.
     fn carry_on(&mut self) {
         if !self.busy() {
+            return;
+        }
+        if self.enough() {
+            self.give_up();
+            return;
+        }
+        // One that does not come up is nobody's to wait for.
+        let hosts = &self.snapshot.hosts;
+        self.coming.retain(|id| {
+            hosts
+                .iter()
+                .any(|h| h.id == *id && h.power == Power::Starting)
+        });
+        if !self.coming.is_empty() {
             return;
         }
         let h = &self.scenario.hosts;

@@ -5,13 +5,14 @@ use crate::app::App;
 use crate::error::ApiFailure;
 use lyceum_model::{CourseId, Desired, UnixMillis, UserId};
 use lyceum_placement::Mode;
+use lyceum_placement::decide::SOON_MINUTES;
 use lyceum_store::courses::MemberRole;
 use lyceum_store::desktops::Owner;
 use lyceum_timetable::{Hours, MINUTE, Occurrence};
 use std::collections::{HashMap, HashSet};
 
 /// Hosts that are on stay on for lessons that begin within this time.
-const SOON: i64 = 75 * MINUTE;
+const SOON: i64 = SOON_MINUTES as i64 * MINUTE;
 
 /// What the timetable wants now.
 #[derive(Debug, Clone, PartialEq, Eq)]

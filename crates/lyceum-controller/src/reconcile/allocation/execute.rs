@@ -8,6 +8,7 @@ use crate::power;
 use crate::reconcile::power::want;
 use lyceum_api::allocation::Allocation;
 use lyceum_model::{DesktopId, HostId, PlanId, UnixMillis};
+use lyceum_placement::decide::{self, UnderWay};
 use lyceum_placement::{Mode, PlanPolicy};
 use lyceum_store::desktops::Filter;
 use lyceum_store::plans::{self, Deed, Plan, Progress, State, Step};
@@ -133,9 +134,9 @@ async fn enough(
             "it was interrupted for too long, so the classroom may be another by now".into(),
         ));
     }
-    if !saves_power(&plan.mode) {
+    let Ok(mode) = plan.mode.parse::<Mode>() else {
         return Ok(None);
-    }
+    };
     let takes_away = plan
         .steps
         .iter()
@@ -144,28 +145,19 @@ async fn enough(
         return Ok(None);
     }
     let all = desktops::all_tx(tx).await?;
-    let starting = super::cluster::starting(&all, plan.acted_at.unwrap_or(plan.at)).len();
-    if starting > 0 {
-        return Ok(Some(format!(
-            "{starting} desktops are being started, and they come first"
-        )));
-    }
-    // A person's order stands; what came by itself gives way to what is wanted by now.
-    if plan.ordered_by.is_none() {
-        if wanted.mode.as_str() != plan.mode {
-            return Ok(Some(format!("{} is wanted by now", wanted.mode)));
-        }
-        let policy: Option<PlanPolicy> = serde_json::from_str(&plan.policy).ok();
-        let now_kept = super::seats(&settings.policy, wanted).off_threshold_seats;
-        if policy.is_some_and(|p| now_kept > p.off_threshold_seats) {
-            return Ok(Some("more seats are wanted by now".into()));
-        }
-    }
-    Ok(None)
-}
-
-fn saves_power(mode: &str) -> bool {
-    mode == Mode::PowerSaving.as_str() || mode == Mode::PowerSavingPaper.as_str()
+    let policy: Option<PlanPolicy> = serde_json::from_str(&plan.policy).ok();
+    let under_way = UnderWay {
+        mode,
+        policy: policy.as_ref(),
+        ordered: plan.ordered_by.is_some(),
+        takes_away,
+        starting: super::cluster::starting(&all, plan.acted_at.unwrap_or(plan.at)).len(),
+    };
+    Ok(decide::enough(
+        &under_way,
+        &settings.policy,
+        &wanted.demand(),
+    ))
 }
 
 /// Finds out how what was begun has ended.

@@ -8,13 +8,9 @@
 //! | [`prices`] | what moves cost, out of the last ones: pure |
 //! | [`execute`] | one plan, one step at a time |
 //!
-//! ```text
-//!  every few minutes ──► wanted seats are short? ── yes ──► hosts on, at once
-//!                          │ no
-//!                          ▼
-//!              plan(snapshot, policy, now) ──► recorded ──► steps, one by one ──► done
-//!                                                            └── a class starts, or it is called off: stopped
-//! ```
+//! What is done next, and what ends a plan early, is decided by [`lyceum_placement::decide`], which is pure: a rehearsal
+//! (`lyceum sim`) asks the same. Plans are recorded, then carried out step by step.
+//!
 //! It reads nothing but the store, and where a plan stands is in its row: a controller that was killed goes on,
 //! and a move that was begun is looked for before anything else is done. The pause between two plans counts for
 //! what comes by itself; a person's order, and the timetable, which a person made, do not wait for it.
@@ -30,6 +26,7 @@ use cluster::Cluster;
 use lyceum_api::allocation::Allocation;
 use lyceum_model::{DesktopId, HostId, PlanId, UnixMillis};
 use lyceum_placement as placement;
+use lyceum_placement::decide::{Next, decide};
 use lyceum_placement::{Mode, NotDone, PlanPolicy};
 use lyceum_store::plans::{self, Deed, Plan, Progress, State, Step};
 use lyceum_store::{StoreError, Tx};
@@ -96,48 +93,28 @@ async fn round(app: &App, looked: &mut Option<(UnixMillis, Allocation)>) -> Resu
     }
     let now = app.now();
     let wanted = wanted::wanted(app, &settings).await?;
-    let short = wanted.seats_needed > 0 && wake_for(app, &settings, &wanted, now).await?;
-    if short {
-        return Ok(());
-    }
     let every = i64::from(settings.every_minutes) * 60_000;
     // Other settings are looked at with at once.
-    if looked
+    let due = !looked
         .as_ref()
-        .is_some_and(|(at, with)| (0..every).contains(&(now - at)) && *with == settings)
-    {
+        .is_some_and(|(at, with)| (0..every).contains(&(now - at)) && *with == settings);
+    if !due && wanted.seats_needed == 0 {
         return Ok(());
     }
-    *looked = Some((now, settings.clone()));
-    let made = make(app, &settings, &wanted, None, false, now).await?;
-    record(app, made, true).await?;
-    Ok(())
-}
-
-/// Switches hosts on when classes want more seats than will be free; that does not wait for the pause. Whether
-/// there is something to do.
-async fn wake_for(
-    app: &App,
-    settings: &Allocation,
-    wanted: &Wanted,
-    now: UnixMillis,
-) -> Result<bool, PlanError> {
-    let cluster = Cluster::read(app, settings, now).await?;
-    let policy = PlanPolicy {
-        mode: Mode::PowerSaving,
-        ordered: true,
-        min_off_minutes: 0,
-        ..seats(&settings.policy, wanted)
+    let cluster = Cluster::read(app, &settings, now).await?;
+    let next = decide(&settings.policy, &wanted.demand(), due, |policy| {
+        cluster.plan(policy, now)
+    })?;
+    let (policy, plan) = match next {
+        Next::Wait => return Ok(()),
+        Next::Wake(policy, plan) => (policy, plan),
+        Next::Plan(policy, plan) => {
+            *looked = Some((now, settings));
+            (policy, plan)
+        }
     };
-    let mut plan = cluster.plan(&policy, now)?;
-    if plan.power_on.is_empty() {
-        return Ok(false);
-    }
-    // Only that: what is on is left where it is.
-    plan.moves.clear();
-    plan.power_off.clear();
     let made = Made {
-        reason: wanted.reason.clone(),
+        reason: wanted.reason,
         ordered_by: None,
         policy,
         cluster,
@@ -145,23 +122,7 @@ async fn wake_for(
         now,
     };
     record(app, made, true).await?;
-    Ok(true)
-}
-
-/// The policy with the seats that classes want on top of those that are kept free anyway.
-pub fn seats(policy: &PlanPolicy, wanted: &Wanted) -> PlanPolicy {
-    PlanPolicy {
-        off_threshold_seats: policy
-            .off_threshold_seats
-            .saturating_add(wanted.seats_needed.max(wanted.seats_kept)),
-        on_threshold_seats: match (policy.on_threshold_seats, wanted.seats_needed) {
-            (0, 0) => 0,
-            // More than are wanted have to be free, so one less is where it is short.
-            (0, n) => n - 1,
-            (on, n) => on.saturating_add(n),
-        },
-        ..policy.clone()
-    }
+    Ok(())
 }
 
 /// A plan with what went into it.
@@ -187,7 +148,7 @@ pub async fn make(
     let policy = PlanPolicy {
         mode: mode.unwrap_or(wanted.mode),
         ordered,
-        ..seats(&settings.policy, wanted)
+        ..wanted.demand().seats(&settings.policy)
     };
     let plan = cluster.plan(&policy, now)?;
     Ok(Made {

@@ -5,6 +5,7 @@ use super::PlanError;
 use crate::app::App;
 use lyceum_api::allocation::Allocation;
 use lyceum_placement::Mode;
+use lyceum_placement::decide::Demand;
 
 /// What is wanted now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +28,15 @@ impl Wanted {
             seats_needed: 0,
             seats_kept: 0,
             reason: "the settings say so".into(),
+        }
+    }
+
+    /// What is decided by.
+    pub fn demand(&self) -> Demand {
+        Demand {
+            mode: self.mode,
+            seats_needed: self.seats_needed,
+            seats_kept: self.seats_kept,
         }
     }
 }
