@@ -316,4 +316,6 @@ fn memory_and_files_of_a_class_go_back_and_forth() {
     assert_eq!(room.file(d).as_deref(), Some("four"));
     json(&state, &["restore-point", "undo", d]);
     assert_eq!(room.file(d).as_deref(), Some("five"));
+    // It can't be suspended, so it would run on after the classroom's end.
+    json(&state, &["desktop", "stop", d]);
 }

@@ -65,6 +65,7 @@ async fn suspend(ctx: &Context) -> anyhow::Result<()> {
         let operation = ctx.wait(&accepted.operation).await?;
         if operation.state != OperationState::Done {
             eprint!("{}", report(&operation));
+            eprintln!("what could not be suspended runs on, and is found again at the next start");
         }
     }
     Ok(())
